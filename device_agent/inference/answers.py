@@ -27,16 +27,13 @@ class Answers(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """`Answers` of a model with t label columns, and `values`: (n, t) positions of the labels that won the votes.
-
-    `values[row, column]` is a position in `Targets.classes[column]` of knn.json; NaN for a rejected row.
-    """
+    """`Answers` of a model with t label columns."""
 
     label: NDArray[np.int32]
     probabilities: NDArray[np.float32]
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
-    values: NDArray[np.float64]
+    values: NDArray[np.float64]  # (n, t) positions of the winning labels in `Targets.classes`; NaN: rejected
 
 
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:

@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """Result: `check` compares the rows with the host's; `label` are the (n,) answers to them (class indices).
+    """Result of `check_own_rows`."""
 
-    `verdict` is the result of the golden check, with the accuracy of these answers.
-    """
-
-    check: EmbeddingCheck
-    verdict: judge.Verdict
-    label: NDArray[np.int32]
+    check: EmbeddingCheck  # compares the rows with the host's
+    verdict: judge.Verdict  # of the golden check, with the accuracy of these answers
+    label: NDArray[np.int32]  # (n,) the answers to them, class indices
 
 
 def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:

@@ -29,16 +29,13 @@ Kept = Sequence[Sequence[Any]]
 
 @record
 class Columns:
-    """Columns to write besides the label: probabilities (`proba`), neighbours, the digest of the release.
+    """Columns to write besides the label."""
 
-    `keep` names columns of the input to copy; they come first. `labels` is the coverage of label sets (None: no sets).
-    """
-
-    proba: bool = False
+    proba: bool = False  # probabilities
     neighbors: bool = False
-    digest: bool = False
-    keep: tuple[str, ...] = ()
-    labels: float | None = None  # coverage of the label sets
+    digest: bool = False  # of the release
+    keep: tuple[str, ...] = ()  # columns of the input to copy, which come first
+    labels: float | None = None  # coverage of the label sets; None: no sets
 
     @property
     def labels_only(self) -> bool:

@@ -39,18 +39,14 @@ _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 
 @record
 class Loaded:
-    """A verified release with its model in memory; call `close` after use.
+    """A verified release with its model in memory; call `close` after use."""
 
-    `signed` is the model alone, `taught` the model with the taught rows (None if none is used). `warning` is the
-    reason why taught rows are not used, or "". `opened` has the open files of the release; `stack` closes them.
-    """
-
-    signed: TfliteKNN
-    opened: OpenRelease
+    signed: TfliteKNN  # the model alone
+    opened: OpenRelease  # the open files of the release
     verdict: Verdict
-    stack: contextlib.ExitStack
-    taught: JoinedKNN | None = None
-    warning: str = ""
+    stack: contextlib.ExitStack  # closes them
+    taught: JoinedKNN | None = None  # the model with the taught rows; None if none is used
+    warning: str = ""  # why taught rows are not used
     ring: Ring | None = None  # keeps rows for people to label
     runtime: str = "auto"  # as the user asked for it; also for replicas, as `threads`
     threads: int = 1

@@ -75,13 +75,11 @@ class Box:
 
 @record
 class Cells:
-    """m cells of one size.
+    """m cells of one size."""
 
-    `at` has their (m, p) indices in the grid, one for each axis. `candidates` has the (m, c) indices of the training
-    rows to consider in each cell, ascending, and padded at the end with the index of a row that is infinitely far away.
-    """
-
-    at: Ints
+    at: Ints  # (m, p) their indices in the grid, one for each axis
+    #: (m, c) indices of the training rows to consider in each cell, ascending, and padded at the end with the index of
+    #: a row that is infinitely far away.
     candidates: Ints
 
     def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:

@@ -20,18 +20,15 @@ ITSELF = "the agent itself"
 
 @record
 class Pending:
-    """An unconfirmed activation; `started` and `deadline` are seconds since the boot with the id `boot`.
-
-    `since` is the time of the activation, in seconds since 1970.
-    """
+    """An unconfirmed activation."""
 
     release: ReleaseRef
     created: int  # the time floor after it is committed (`Verdict.time_floor`)
     holder: str
     connection: str  # $SSH_CONNECTION of the command that activated it; empty without SSH
-    since: int
-    boot: str
-    started: float
+    since: int  # seconds since 1970
+    boot: str  # id of the boot
+    started: float  # seconds since that boot, as `deadline`
     deadline: float
 
     @property

@@ -21,13 +21,10 @@ _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
 
 @dataclass(frozen=True)
 class KeyFiles:
-    """Files of signing keys and of SSH that a deploy.yaml (`document`) names.
+    """Files of signing keys and of SSH that a deploy.yaml names."""
 
-    `places` maps the path of each file to the path of the YAML key that names it.
-    """
-
-    document: Document
-    places: dict[str, Place]
+    document: Document  # the deploy.yaml
+    places: dict[str, Place]  # path of each file -> path of the YAML key that names it
 
     @contextlib.contextmanager
     def line_in_errors(self) -> Iterator[None]:

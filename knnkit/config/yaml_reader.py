@@ -56,17 +56,13 @@ class Mark:
 
 @dataclass
 class Document:
-    """A parsed YAML file: `text` as read, `data` as dictionaries, tuples and scalars.
+    """A parsed YAML file."""
 
-    `marks` maps the key path of each key and list entry to its position; `scalars` maps the key path of each scalar to
-    its text in the file. `source` is the file's name in messages.
-    """
-
-    text: str
-    source: str
-    data: Any = None
-    marks: dict[Place, Mark] = field(default_factory=dict)
-    scalars: dict[Place, str] = field(default_factory=dict)
+    text: str  # as read
+    source: str  # the file's name in messages
+    data: Any = None  # dictionaries, tuples and scalars
+    marks: dict[Place, Mark] = field(default_factory=dict)  # key path of each key and list entry -> its position
+    scalars: dict[Place, str] = field(default_factory=dict)  # key path of each scalar -> its text in the file
 
     def value(self, path: Sequence[str | int]) -> Any:
         """Returns the value at `path`."""

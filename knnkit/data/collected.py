@@ -29,23 +29,17 @@ _JOURNAL = ".labels.jsonl"
 
 @dataclass(frozen=True)
 class FieldRow:
-    """A row that was collected from a device.
+    """A row that was collected from a device."""
 
-    `id` is unique; `device` is the name of the device; `time` is in seconds since 1970 by the device's clock; `kind` is
-    enrolled, unknown, uncertain or random; `label` is None until a person gives one. `answer` is the device's label,
-    `distance` that of the k-th neighbour; both are None for a taught row. `digest` is the digest of the device's
-    release. `cells` are the values of the raw columns.
-    """
-
-    id: str
-    device: str
-    time: int
-    kind: str
-    label: str | None
-    answer: str | None
-    distance: float | None
-    digest: str
-    cells: tuple[Cell, ...]
+    id: str  # unique
+    device: str  # name of the device
+    time: int  # seconds since 1970 by the device's clock
+    kind: str  # enrolled, unknown, uncertain or random
+    label: str | None  # None until a person gives one
+    answer: str | None  # the device's label; None for a taught row
+    distance: float | None  # of the k-th neighbour; None for a taught row
+    digest: str  # of the device's release
+    cells: tuple[Cell, ...]  # of the raw columns
 
 
 @dataclass(frozen=True)

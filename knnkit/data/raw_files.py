@@ -29,17 +29,14 @@ _SIGNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files with labels: `names` are their paths from a common folder, `groups` their groups if `split` has any.
-
-    `others` is a text about the files of other kinds that a pattern matched; "" without any.
-    """
+    """Files with labels."""
 
     paths: tuple[Path, ...]
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # their paths from a common folder
     labels: tuple[str, ...]
-    groups: tuple[str, ...] | None
+    groups: tuple[str, ...] | None  # None if `split` has none
     source: str
-    others: str = ""
+    others: str = ""  # about files of other kinds that a pattern matched; "" without any
 
     def dataset(self) -> Dataset:
         """Returns labelled rows with 0 features; stages compute the features from the files later.

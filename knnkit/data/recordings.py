@@ -59,38 +59,30 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Samples:
-    """The samples of one file, and its windows as `rows`; `last`: index of each window's last sample.
+    """The samples of one file, and its windows."""
 
-    `lines` has the samples' line numbers, `cells` the text of each column to keep. `bad` counts lines that cannot be
-    read, `jumps` steps of time that no window spans; `step` is the usual step of time.
-    """
-
-    lines: list[int]
-    cells: dict[str, list[str]]
-    rows: NDArray[np.float64]
-    last: NDArray[np.int64]
-    bad: int = 0
-    jumps: int = 0
-    step: float = 0.0
+    lines: list[int]  # line number of each sample
+    cells: dict[str, list[str]]  # column to keep -> its text
+    rows: NDArray[np.float64]  # the windows
+    last: NDArray[np.int64]  # index of each window's last sample
+    bad: int = 0  # lines that cannot be read
+    jumps: int = 0  # steps of time that no window spans
+    step: float = 0.0  # usual step of time
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
-
-    `mixed` counts the windows with two labels, which are left out; `bad` lines that cannot be read;
-    `jumps` steps of time that no window spans. `step` is the usual step of time.
-    """
+    """Windows of one file."""
 
     rows: NDArray[np.float64]
     labels: list[str]
-    names: list[str]
+    names: list[str]  # recordings
     groups: list[str]
-    ids: list[str]
-    mixed: int
-    bad: int
-    jumps: int
-    step: float
+    ids: list[str]  # lines
+    mixed: int  # windows with two labels, which are left out
+    bad: int  # lines that cannot be read
+    jumps: int  # steps of time that no window spans
+    step: float  # usual step of time
 
 
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:

@@ -149,14 +149,11 @@ def _spellings(training: Dataset) -> list[str]:
 
 
 class Far(NamedTuple):
-    """The farthest value of a column whose scale a few values decide: its `row` (index), and what is wrong with it.
+    """The farthest value of a column whose scale a few values decide."""
 
-    `rows` are the indices of all rows with a far value in that column.
-    """
-
-    row: int
-    said: str
-    rows: NDArray[np.int64]
+    row: int  # its index
+    said: str  # what is wrong with it
+    rows: NDArray[np.int64]  # indices of all rows with a far value in that column
 
 
 def scale_by_far(training: Dataset, scale: Scale) -> tuple[str, ...]:

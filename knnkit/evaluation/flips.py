@@ -23,19 +23,14 @@ from knnkit.model.stored import StoredModel
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows on which two models are compared.
+    """Rows on which two models are compared."""
 
-    `before` and `after` are the raw rows as each of the two models takes them, `truth` their true labels ("" if not
-    known). `origins` are row numbers and ids in the user's data, `numbers` the indices of the rows in `origins`.
-    `measures`: whether the accuracy is measured on these rows; False if a model was trained on them.
-    """
-
-    before: NDArray[np.floating[Any]]
-    after: NDArray[np.floating[Any]]
-    truth: tuple[str, ...]
-    origins: Origins
-    numbers: tuple[int, ...]
-    measures: bool = True
+    before: NDArray[np.floating[Any]]  # raw rows as the first model takes them
+    after: NDArray[np.floating[Any]]  # raw rows as the second model takes them
+    truth: tuple[str, ...]  # true labels; "" if not known
+    origins: Origins  # row numbers and ids in the user's data
+    numbers: tuple[int, ...]  # indices of the rows in `origins`
+    measures: bool = True  # whether they measure the accuracy: no model was trained on them
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -82,17 +77,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two models on `rows` rows; `flips` are those whose label changes.
-
-    `known` rows have a known true label and measure the accuracy (`Asked.measures`). Of these, the models answer
-    `right_before` and `right_after` right.
-    """
+    """Comparison of two models."""
 
     rows: int
-    known: int
-    right_before: int
-    right_after: int
-    flips: tuple[Flip, ...]
+    known: int  # rows with a known true label, which measure the accuracy (`Asked.measures`)
+    right_before: int  # of the known rows
+    right_after: int  # of the known rows
+    flips: tuple[Flip, ...]  # rows whose label changes
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -108,13 +108,10 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """The `share` of rows that an imported estimator and the reference answer alike, and warnings about the others.
+    """How an imported estimator and the reference answer the same rows."""
 
-    The share is None if the estimator cannot predict.
-    """
-
-    share: float | None
-    warnings: tuple[str, ...] = ()
+    share: float | None  # of rows that both answer alike; None if the estimator cannot predict
+    warnings: tuple[str, ...] = ()  # about the other rows
 
 
 def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:

@@ -38,17 +38,13 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of a classifier. `classes` are sorted by recall, lowest first; classes without rows are last.
-
-    Of `rows` rows, `right` were answered right, and `answered` with a class. `of` is the number of held-out rows from
-    which these rows were drawn; None if all were measured.
-    """
+    """Figures of a classifier."""
 
     rows: int
-    right: int
+    right: int  # rows that were answered right
     answered: int  # rows with another answer than "unknown"
-    classes: tuple[ClassFigures, ...]
-    of: int | None = None
+    classes: tuple[ClassFigures, ...]  # sorted by recall, lowest first; classes without rows are last
+    of: int | None = None  # number of held-out rows from which these were drawn; None: all were measured
 
     @property
     def accuracy(self) -> float:

@@ -23,14 +23,11 @@ _FINE = np.round(np.arange(0.001, 1.0, 0.001), 3)
 
 @dataclass(frozen=True)
 class Measured:
-    """Answers of a model to n rows: (n,) `label` if nothing is rejected, and (n,) `kth`: k-th neighbour's distance.
+    """Answers of a model to n rows."""
 
-    `truth` is the (n,) true class of held-out rows. For calibration rows and strangers, it repeats `label`.
-    """
-
-    label: NDArray[np.int32]
-    kth: NDArray[np.float64]
-    truth: NDArray[np.int32]
+    label: NDArray[np.int32]  # (n,) if nothing is rejected
+    kth: NDArray[np.float64]  # (n,) distance of the k-th neighbour
+    truth: NDArray[np.int32]  # (n,) true class of held-out rows; of other rows, `label`
 
     def beyond(self, thresholds: tuple[float, ...]) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether the k-th neighbour is beyond the class's threshold, so that a row is "unknown"."""
@@ -39,16 +36,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class ClassLevel:
-    """The effect of `reject` (the `share` to accept) on one class: threshold, and numbers of rows.
+    """The effect of `reject` on one class."""
 
-    `rows` counts ordinary rows, `rejected` those that are rejected, `strangers` the accepted strangers.
-    """
-
-    share: float
+    share: float  # to accept
     threshold: float
-    rows: int
-    rejected: int
-    strangers: int
+    rows: int  # ordinary rows
+    rejected: int  # ordinary rows that are rejected
+    strangers: int  # that are accepted
 
 
 @dataclass(frozen=True)

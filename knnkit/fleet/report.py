@@ -59,12 +59,7 @@ def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """Report of one device's run.
-
-    `release` is the release that the device runs now, as far as the host knows, and `previous` the one before it.
-    `status` is the device's state when it was probed. `sent_bytes` were uploaded in this run; `resumed_bytes` were on
-    the device already, from an interrupted upload.
-    """
+    """Report of one device's run."""
 
     name: str
     address: str
@@ -78,13 +73,13 @@ class DeviceReport:
     started: float = 0.0
     seconds: float = 0.0
     steps: tuple[Step, ...] = ()
-    release: ReleaseRef | None = None
-    previous: ReleaseRef | None = None
+    release: ReleaseRef | None = None  # that the device runs now, as far as the host knows
+    previous: ReleaseRef | None = None  # the release before it
     certificate: Certificate | None = None
-    status: Status | None = None
+    status: Status | None = None  # the device's state when it was probed
     details: str = ""  # the answer to a question, JSON or text from the device
-    sent_bytes: int = 0
-    resumed_bytes: int = 0
+    sent_bytes: int = 0  # uploaded in this run
+    resumed_bytes: int = 0  # on the device already, from an interrupted upload
     connections: int = 0  # attempts to connect
     warnings: tuple[str, ...] = ()
 

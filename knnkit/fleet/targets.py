@@ -22,19 +22,15 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Target:
-    """One device; picklable. `address` is None for the embedded device, which is this machine.
-
-    If deploy.yaml does not have the typed name, `suggestion` has one or more other names, for the error if the typed
-    name does not resolve; otherwise it is "".
-    """
+    """One device; picklable."""
 
     name: str
-    address: Address | None
+    address: Address | None  # None for the embedded device, which is this machine
     root: str = constants.DEFAULT_ROOT
     device_class: str = "any"
     runtime: str = constants.ANY_RUNTIME
     tags: tuple[str, ...] = ()
-    suggestion: str = ""
+    suggestion: str = ""  # other names, for the error if the typed name, which deploy.yaml lacks, does not resolve
     root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
 
     def __str__(self) -> str:

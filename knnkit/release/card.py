@@ -36,15 +36,12 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a model card shows; `facts` is None for a model without card.json.
-
-    `training` and `golden` have the row numbers and ids of these rows in the user's data.
-    """
+    """Everything that a model card shows."""
 
     info: KnnInfo
     manifest: Manifest | None
-    facts: CardFacts | None
-    training: Origins
+    facts: CardFacts | None  # None for a model without card.json
+    training: Origins  # row numbers and ids in the user's data, as `golden`
     golden: Origins
 
 

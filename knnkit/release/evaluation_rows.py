@@ -27,16 +27,12 @@ _VOTERS = 5
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """Golden rows of a release: true labels `truth` ("" if not known), and the reference's `answers`, as labels.
+    """Golden rows of a release: held-out rows; if the build held none out, training rows."""
 
-    They are held-out rows; if the build held none out, training rows. `origins` are their numbers and ids in the user's
-    data; `voters` has the nearest neighbours of each row, as text.
-    """
-
-    truth: tuple[str, ...]
-    answers: tuple[str, ...]
-    origins: Origins = field(default_factory=Origins)
-    voters: tuple[str, ...] = ()
+    truth: tuple[str, ...]  # true labels; "" if not known
+    answers: tuple[str, ...]  # the reference's, as labels
+    origins: Origins = field(default_factory=Origins)  # numbers and ids in the user's data
+    voters: tuple[str, ...] = ()  # nearest neighbours of each row, as text
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
         """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows; None: `rows` has all."""

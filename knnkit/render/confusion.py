@@ -28,20 +28,15 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One confusion matrix, and the names of the devices that share it.
+    """One confusion matrix."""
 
-    `cells` has a line for each true class and a column for each answer, with the number of rows; `shares` has the same
-    numbers in percent of the line. `unknown`: whether the last column counts "unknown" answers. `mistakes` are the
-    commonest mistakes, most rows first; `more` is the number of pairs of class and wrong answer beyond those.
-    """
-
-    devices: tuple[str, ...]
-    cells: tuple[tuple[int, ...], ...]
-    shares: tuple[tuple[int, ...], ...]
+    devices: tuple[str, ...]  # names of the devices that share it
+    cells: tuple[tuple[int, ...], ...]  # a line for each true class, a column for each answer: number of rows
+    shares: tuple[tuple[int, ...], ...]  # the same in percent of the line
     classes: tuple[str, ...]
-    unknown: bool
-    mistakes: tuple[Mistake, ...]
-    more: int
+    unknown: bool  # whether the last column counts "unknown" answers
+    mistakes: tuple[Mistake, ...]  # the commonest ones, most rows first
+    more: int  # number of pairs of class and wrong answer beyond those
     figures: Figures | None = None
 
     @property

@@ -17,21 +17,18 @@ CELLS = 160
 
 @dataclass(frozen=True)
 class Regions:
-    """The answers of a model with two features on a grid, and to the evaluation rows.
-
-    `low` and `high` are the corners of the grid. `grid` is (CELLS, CELLS) int32: the class index answered at the centre
-    of each cell, -1 for "unknown"; row 0 has the lowest value of the second feature. `points` are the (n, 2) evaluation
-    rows, `truth` and `answered` their (n,) class indices.
-    """
+    """The answers of a model with two features on a grid, and to the evaluation rows."""
 
     classes: tuple[str, ...]
     features: tuple[str, str]
-    low: tuple[float, float]
+    low: tuple[float, float]  # corner of the grid, as `high`
     high: tuple[float, float]
+    #: (CELLS, CELLS) int32: the class index answered at the centre of each cell, -1 for "unknown"; row 0 has the lowest
+    #: value of the second feature.
     grid: NDArray[np.int32]
-    points: NDArray[np.float64]
-    truth: NDArray[np.int32]
-    answered: NDArray[np.int32]
+    points: NDArray[np.float64]  # (n, 2) evaluation rows
+    truth: NDArray[np.int32]  # (n,) class indices
+    answered: NDArray[np.int32]  # (n,) class indices
 
 
 @dataclass(frozen=True)

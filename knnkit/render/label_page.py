@@ -21,19 +21,15 @@ MOST_COLUMNS = 100
 
 @dataclass(frozen=True)
 class View:
-    """Content of the page: the `row` to label (None: all have labels), and training rows near it, `beside`.
+    """Content of the page."""
 
-    `progress` says how many rows have a label and how many are left; `message` is the reply to the last button.
-    `undo`: whether there is a label to undo.
-    """
-
-    row: FieldRow | None
+    row: FieldRow | None  # to label; None: all have labels
     columns: Columns
     labels: tuple[str, ...]
-    beside: tuple[Beside, ...]
-    progress: str
-    message: str = ""
-    undo: bool = False
+    beside: tuple[Beside, ...]  # training rows near it
+    progress: str  # how many rows have a label and how many are left
+    message: str = ""  # the reply to the last button
+    undo: bool = False  # whether there is a label to undo
     why: str = ""  # why no training rows are beside it
     numbered: bool = True  # whether keys 1 to 9 stand for the first labels; else for the labels of one digit
 

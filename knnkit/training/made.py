@@ -14,17 +14,14 @@ from knnkit.model.built import BuiltModel
 
 @dataclass(frozen=True)
 class Made:
-    """A built model, its golden set, and the verdict of its self-check.
-
-    `warnings` and `notes` are messages for the person who builds; `stages` maps file names in the release to bytes.
-    """
+    """A built model, its golden set, and the verdict of its self-check."""
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # for the person who builds, as `notes`
     notes: tuple[str, ...] = ()
-    stages: Mapping[str, bytes] = field(default_factory=dict)
+    stages: Mapping[str, bytes] = field(default_factory=dict)  # file name in the release -> bytes
 
     @property
     def counts(self) -> tuple[int, ...]:

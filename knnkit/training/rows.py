@@ -32,17 +32,13 @@ FIELD = "field"
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user.
-
-    `notes` are messages about what was read; `warnings` about what may be wrong. `window` describes how
-    windows were cut; None if the rows are not windows.
-    """
+    """All rows of the training data."""
 
     rows: Dataset
-    embedder: Embedder | None
-    window: Window | None
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    embedder: Embedder | None  # that computed them; None: no stages
+    window: Window | None  # how windows were cut; None if the rows are not windows
+    warnings: tuple[str, ...] = ()  # about what may be wrong
+    notes: tuple[str, ...] = ()  # about what was read
 
 
 def load_rows(build: Build) -> Rows:

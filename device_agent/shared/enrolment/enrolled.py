@@ -38,22 +38,16 @@ VALUES = "values"
 
 @record
 class LocalRow:
-    """A row taught on a device; one line of `device_agent enrolled --json`.
+    """A row taught on a device; one line of `device_agent enrolled --json`."""
 
-    `id` is unique in a fleet (`id_of`), `time` is in seconds since 1970. `row` holds the raw cells: numbers; for a
-    model with a table also text, and None for a missing value. `digest` names the release under which the row was
-    taught, `columns` identifies that release's columns (`fingerprint`). `salt` is random, so that equal rows get
-    different ids. A row of a regression has `values`, one for each target; its label is these values as text.
-    """
-
-    id: str
-    label: int | str
-    time: int
-    row: tuple[Cell, ...]
-    digest: str
-    columns: str
-    salt: str = ""
-    values: tuple[float, ...] = ()
+    id: str  # unique in a fleet (`id_of`)
+    label: int | str  # of a regression, its values as text
+    time: int  # seconds since 1970
+    row: tuple[Cell, ...]  # the raw cells: numbers; with a table also text, and None for a missing value
+    digest: str  # names the release under which the row was taught
+    columns: str  # identifies that release's columns (`fingerprint`)
+    salt: str = ""  # random, so that equal rows get different ids
+    values: tuple[float, ...] = ()  # of a regression, one for each target
     omitted = ("values",)
 
 

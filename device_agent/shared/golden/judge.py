@@ -38,23 +38,18 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @record
 class Verdict:
-    """The result of `judge`; its fields become those of a `reports.Certificate`.
+    """The result of `judge`; its fields become those of a `reports.Certificate`."""
 
-    `identical`, `equivalent` and `different` count golden rows. `accuracy_rows` rows have a known true class: on these,
-    `accuracy` is the share of right answers, `accepted` the share of answers that are not "unknown"; both are None
-    without such rows. `failures` has a message for each missed gate.
-    """
-
-    identical: int
+    identical: int  # golden rows, as the next two
     equivalent: int
     different: int
     differences: tuple[RowDifference, ...]
     largest_distance_error: float
-    accuracy: float | None
-    accuracy_rows: int
-    accepted: float | None
+    accuracy: float | None  # share of right answers; None without rows of known class
+    accuracy_rows: int  # rows with a known true class
+    accepted: float | None  # share of these that is not "unknown"; None without such rows
     confusion: tuple[tuple[int, ...], ...]
-    failures: tuple[str, ...]
+    failures: tuple[str, ...]  # a message for each missed gate
     errors: tuple[TargetError, ...] = ()
     columns: tuple[ColumnScore, ...] = ()
 

@@ -34,83 +34,63 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who holds the store's lock, and why; `since` is in seconds since 1970.
-
-    `pid` is the process that holds it; 0 if an unconfirmed activation holds the lock.
-    """
+    """Who holds the store's lock, and why."""
 
     holder: str
     reason: str
-    since: int
-    pid: int
+    since: int  # seconds since 1970
+    pid: int  # of the process that holds it; 0: an unconfirmed activation does
 
 
 @record
 class CellCounts:
-    """Counts, by column, of missing cells that a release `filled`, and of `unknown` categories that it ignored.
-
-    `gaps` counts interrupted windows of samples, by cause: `lines` that are bad or missing, or jumps of the `time`.
-    `left_out` counts lines that have a column unknown to the model, by the column's name. `refused` counts bad lines of
-    streams.
-    """
+    """Counts of cells that a release met, by column."""
 
     release: str  # digest
-    filled: dict[str, int]
-    unknown: dict[str, int]
-    gaps: dict[str, int] | None = None
-    left_out: dict[str, int] | None = None
-    refused: int = 0
+    filled: dict[str, int]  # missing cells
+    unknown: dict[str, int]  # categories that it ignored
+    gaps: dict[str, int] | None = None  # interrupted windows, by cause: `lines` bad or missing, jumps of the `time`
+    left_out: dict[str, int] | None = None  # lines that have a column unknown to the model
+    refused: int = 0  # bad lines of streams
     schema: int = SCHEMA
     omitted = ("gaps", "left_out", "refused")
 
 
 @record
 class Taught:
-    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and the rows that are taught now.
+    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and the rows that are taught now."""
 
-    `did` is `enrol`, `forget`, `undo enrol` or `undo forget`; `ids` are the rows that it changed. `rows` is the number
-    of taught rows, `labels` counts them by label; `digest` is the SHA-256 of the output of `enrolled --json`, ""
-    without rows. `label` is the label that `enrol` stored, which may be `1` where `1.0` was typed.
-    """
-
-    did: str
-    ids: tuple[str, ...]
-    rows: int
-    labels: dict[str, int]
-    digest: str
-    label: str = ""
+    did: str  # `enrol`, `forget`, `undo enrol` or `undo forget`
+    ids: tuple[str, ...]  # of the rows that it changed
+    rows: int  # number of taught rows
+    labels: dict[str, int]  # their number by label
+    digest: str  # SHA-256 of the output of `enrolled --json`, "" without rows
+    label: str = ""  # that `enrol` stored, which may be `1` where `1.0` was typed
     schema: int = SCHEMA
     omitted = ("label",)
 
 
 @record
 class Searched:
-    """Which searches of a release are the fastest on this board, as its activation measured them.
-
-    `alone` is the fastest search for one row, `batch` for a batch of `rows`: each is a way to search, such
-    as `full` (the graph, all training rows) or `numpy`. `alone_ms` and `batch_ms` map each to its time in milliseconds.
-    """
+    """Which searches of a release are the fastest on this board, as its activation measured them."""
 
     release: str  # digest
     runtime: str  # such as "tflite_runtime 2.14.0"; with another one, the figures mean nothing
-    alone: str
-    batch: str
-    alone_ms: dict[str, float]
-    batch_ms: dict[str, float]  # of one batch of `rows`
+    alone: str  # way to search for one row, such as `full` (the graph, all training rows) or `numpy`
+    batch: str  # way to search for a batch of `rows`
+    alone_ms: dict[str, float]  # way -> milliseconds
+    batch_ms: dict[str, float]  # way -> milliseconds of one batch of `rows`
     rows: int
     schema: int = SCHEMA
 
 
 @record
 class TaughtRows:
-    """Rows taught on a device: `rows` is their number, `labels` counts them by label.
+    """Rows taught on a device."""
 
-    `digest` is the SHA-256 of the output of `enrolled --json`, "" without rows.
-    """
-
-    digest: str
-    rows: int
-    labels: dict[str, int]
+    digest: str  # SHA-256 of the output of `enrolled --json`, "" without rows
+    rows: int  # their number
+    labels: dict[str, int]  # their number by label
 
 
 @record
@@ -178,19 +158,15 @@ class Committed:
 
 @record
 class HistoryEntry:
-    """One event in the history of a device: `what` is one word, `at` is in seconds since 1970.
+    """One event in the history of a device."""
 
-    A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; other events
-    (`staged`, `rejected`, ...) have none. `answering` is the release that answered after the event. `why` is the reason
-    of the event, `holder` who caused it.
-    """
-
-    at: int
-    what: str
+    at: int  # seconds since 1970
+    what: str  # one word
     release: ReleaseRef | None
-    answering: ReleaseRef | None
-    why: str
-    holder: str
+    answering: ReleaseRef | None  # the release that answered after the event
+    why: str  # the reason of the event
+    holder: str  # who caused it
+    #: of a transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`); None for other events
     serial: int | None = None
 
 

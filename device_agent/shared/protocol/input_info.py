@@ -53,21 +53,19 @@ class Stage:
     """One `.tflite` file that runs before the search: maps one array of numbers to another.
 
     With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
-    else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
-    input tensor; -1 is a length that the file leaves open. If `slides`, one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured. With `step`, the first `reach` numbers of an input give one
-    output, and each further `step` numbers one more; zeros after the input change none of these outputs.
+    else once on all rows. With `step`, the first `reach` numbers of an input give one output, and each further `step`
+    numbers one more; zeros after the input change none of these outputs.
     """
 
     file: str  # stage-1.tflite, ...
     sha256: str
-    shape: tuple[int, ...] = ()
-    dtype: str = "float32"
+    shape: tuple[int, ...] = ()  # of the input tensor; -1 is a length that the file leaves open
+    dtype: str = "float32"  # of the input tensor
     frames: int | None = None
     hop: int = 1
-    multiply: float = 1.0
-    add: float = 0.0
-    slides: bool = False
+    multiply: float = 1.0  # factor of the output
+    add: float = 0.0  # added to the product
+    slides: bool = False  # one run on all rows gives the outputs of all windows, up to rounding
     reach: int = 0
     step: int = 0
     omitted = ("slides", "reach", "step")
@@ -75,14 +73,11 @@ class Stage:
 
 @record
 class Audio:
-    """The form of sounds for the first stage: one channel at `rate` Hz, whose loudest possible sample is `full_scale`.
+    """The form of sounds for the first stage: one channel."""
 
-    With `seconds`, every sound is cut or padded with silence to that length.
-    """
-
-    rate: int
-    seconds: float | None = None
-    full_scale: float = 32768.0
+    rate: int  # Hz
+    seconds: float | None = None  # length to which sounds are cut or padded with silence
+    full_scale: float = 32768.0  # the loudest possible sample
 
 
 @record
@@ -109,17 +104,13 @@ class Input:
     """How a raw input becomes a row for the search: by stages, then by `pool`, statistics over the first axis.
 
     With a window, the raw inputs are windows of samples; without stages, windows are the rows.
-    `bound` limits the distance, in model space, of a device's row from the host's: as a fraction of the k-th distance,
-    or of the training rows' RMS distance from their mean if that is larger.
-    `width` is the number of values of a flat input, such as a line of CSV; None if inputs are files. `columns` has
-    the names of these values; empty for files and for default names.
     """
 
     stages: tuple[Stage, ...] = ()
     pool: tuple[Pool, ...] = ()
-    bound: float = 0.1
-    width: int | None = None
-    columns: tuple[str, ...] = ()
+    bound: float = 0.1  # greatest distance of a device's row from the host's, as in `reports.EmbeddingCheck`
+    width: int | None = None  # number of values of a flat input, such as a line of CSV; None: files
+    columns: tuple[str, ...] = ()  # names of these values; empty for files and for default names
     audio: Audio | None = None
     image: Image | None = None
     window: Window | None = None

@@ -29,18 +29,13 @@ DEFAULT = "default"
 
 @record
 class Reject:
-    """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
+    """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class."""
 
-    `acceptance` is the requested share of accepted rows; `thresholds` has a distance for each class, in the model's
-    metric; `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class`
-    maps some labels to a requested share of their own; None if `acceptance` is for all.
-    """
-
-    acceptance: float
-    thresholds: tuple[float, ...]
-    measured: float | None = None
+    acceptance: float  # requested share of accepted rows
+    thresholds: tuple[float, ...]  # a distance for each class, in the model's metric
+    measured: float | None = None  # share accepted among `measured_rows` held-out rows; None without
     measured_rows: int = 0
-    by_class: dict[str, float] | None = None
+    by_class: dict[str, float] | None = None  # label -> requested share of its own; None: `acceptance` is for all
     omitted = ("by_class",)
 
 
@@ -58,21 +53,17 @@ class Near:
 
 @record
 class Evaluation:
-    """Counts of the float64 reference's answers to `rows` held-out rows, measured on the host that built the model.
-
-    `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
-    answered with it. All other rows were answered "unknown". `confusion[t][p]` counts rows of class t answered p (last
-    column: "unknown"); it is empty for more than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows`
-    is only a random part of them.
-    """
+    """Counts of the float64 reference's answers to held-out rows, measured on the host that built the model."""
 
     how: str  # random, stratified, group, time, file, leave-one-out
     rows: int
-    support: tuple[int, ...]
-    right: tuple[int, ...]
-    answered: tuple[int, ...]
+    support: tuple[int, ...]  # rows of each class
+    right: tuple[int, ...]  # rows of each class that were answered right
+    answered: tuple[int, ...]  # rows that were answered with each class; all others were "unknown"
+    #: `confusion[t][p]` counts rows of class t answered p (last column: "unknown");
+    #: empty for more than `MAX_CONFUSED` classes.
     confusion: tuple[tuple[int, ...], ...] = ()
-    of: int | None = None
+    of: int | None = None  # number of held-out rows, if `rows` is only a random part of them
     omitted = ("of",)
 
 
@@ -81,29 +72,24 @@ class LabelSets:
     """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
     A class is in a row's set if the class's score (low for a likely class) is at most its entry in `thresholds`, or if
-    that entry is None; scores depend on distances relative to `radius`. `rows` counts the held-out rows of each class,
-    `covered` those whose label set contains their class; `size` is the mean number of labels in a set. Without held-out
-    rows, `rows` and `covered` are empty, and `size` is None.
+    that entry is None. Without held-out rows, `rows` and `covered` are empty, and `size` is None.
     """
 
     coverage: float
     thresholds: tuple[float | None, ...]
-    radius: float
-    rows: tuple[int, ...] = ()
-    covered: tuple[int, ...] = ()
-    size: float | None = None
+    radius: float  # scores depend on distances relative to it
+    rows: tuple[int, ...] = ()  # held-out rows of each class
+    covered: tuple[int, ...] = ()  # those whose label set contains their class
+    size: float | None = None  # mean number of labels in a set
 
 
 @record
 class Reduced:
-    """How a smaller set of training rows was chosen (`reduce` of deploy.yaml).
-
-    `rows` and `accuracy` are the number of all training rows, and the accuracy of a model with all of them.
-    """
+    """How a smaller set of training rows was chosen (`reduce` of deploy.yaml)."""
 
     how: str  # condensed, edited, prototypes
-    rows: int
-    accuracy: float
+    rows: int  # number of all training rows
+    accuracy: float  # of a model with all of them
 
 
 @record
@@ -122,30 +108,23 @@ class Keep:
 
 @record
 class Enrol:
-    """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
+    """What may be taught on a device (`enrol` of deploy.yaml)."""
 
-    With `new_labels`, taught rows may have labels that the model does not have. Unless `may_override`, a row is refused
-    if it changes the label of a golden row. With `drop`, a release ignores rows that were taught under another release.
-    """
-
-    rows: int
-    per_label: int | None = None
-    new_labels: bool = True
-    may_override: bool = False
-    drop: bool = False
+    rows: int  # most rows
+    per_label: int | None = None  # most rows of each label
+    new_labels: bool = True  # whether taught rows may have labels that the model does not have
+    may_override: bool = False  # whether a taught row may change the label of a golden row
+    drop: bool = False  # whether to ignore rows that were taught under another release
 
 
 @record
 class TargetError:
-    """Errors of one target over `rows` evaluation rows, in the target's unit.
-
-    `rmse` is the root mean square error, `mean_error` the mean absolute error.
-    """
+    """Errors of one target, in the target's unit."""
 
     target: str
-    rows: int
-    rmse: float
-    mean_error: float
+    rows: int  # number of evaluation rows
+    rmse: float  # root mean square error
+    mean_error: float  # mean absolute error
     max_error: float
 
 
@@ -153,18 +132,15 @@ class TargetError:
 class Targets:
     """What a model answers in place of one label: means of the neighbours' targets, outlier factors or label columns.
 
-    All training rows have one class, which is never answered. `spread` is the range of each target among the training
-    rows (1 for outlier factors). `errors` are the float64 reference's errors on held-out rows; `how` is the way these
-    rows were held out. `errors` and `how` are empty if nothing was measured. With several label columns, `classes` has
-    the sorted labels of each, and `evaluations` replace `errors`.
+    All training rows have one class, which is never answered.
     """
 
     names: tuple[str, ...]
-    spread: tuple[float, ...]
-    how: str = ""
-    errors: tuple[TargetError, ...] = ()
-    classes: tuple[tuple[int | str, ...], ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
+    spread: tuple[float, ...]  # range of each target among the training rows (1 for outlier factors)
+    how: str = ""  # the way rows were held out; "" if nothing was measured
+    errors: tuple[TargetError, ...] = ()  # the float64 reference's errors on held-out rows
+    classes: tuple[tuple[int | str, ...], ...] = ()  # of several label columns, the sorted labels of each
+    evaluations: tuple[Evaluation, ...] = ()  # of label columns, in place of `errors`
     of: int | None = None  # number of held-out rows that those with `errors` were drawn from; None: all were measured
     omitted = ("classes", "evaluations", "of")
 

@@ -27,17 +27,14 @@ class RuntimeInfo:
 
 @record
 class RowDifference:
-    """A golden row (number `row`, from 0) on which a device's answer differs from the `expected_...` answer.
+    """A golden row on which a device's answer differs from the `expected_...` answer."""
 
-    `distance_error` is the greatest difference of a neighbour's distance from the expected distance.
-    """
-
-    row: int
+    row: int  # from 0
     expected_label: str
     label: str
     expected_indices: tuple[int, ...]
     indices: tuple[int, ...]
-    distance_error: float
+    distance_error: float  # greatest difference of a neighbour's distance from the expected one
 
 
 @record
@@ -61,85 +58,66 @@ class ClassChange:
 
 @record
 class Flip:
-    """The number (`count`) of golden rows with the same change of label, and the indices of the first few (`rows`).
+    """Golden rows with the same change of label."""
 
-    `truth` is their true class, "" if it is not known.
-    """
-
-    truth: str
+    truth: str  # their true class, "" if it is not known
     before: str
     after: str
-    count: int
-    rows: tuple[int, ...]
+    count: int  # number of rows
+    rows: tuple[int, ...]  # indices of the first few
 
 
 @record
 class Running:
-    """`device_agent compare`: the answers of the running release to the golden rows of another release.
-
-    `labels` are text; None if the running release has other features than these rows.
-    """
+    """`device_agent compare`: the answers of the running release to the golden rows of another release."""
 
     release: ReleaseRef
     features: tuple[str, ...]
     classes: tuple[str, ...]
-    labels: tuple[str, ...] | None
+    labels: tuple[str, ...] | None  # as text; None if the running release has other features
     schema: int = SCHEMA
 
 
 @record
 class Compared:
-    """Comparison of the running release with a new release, on the new one's evaluation rows.
+    """Comparison of the running release with a new release, on the new one's evaluation rows."""
 
-    `release`, `name` and `version` are those of the running release. `fits` is false if the two have other features:
-    then nothing was compared. `gone` are labels that the new release does not have. `flips` are the most frequent
-    changes of a label, including rows whose true class is not known.
-    """
-
-    release: str
+    release: str  # of the running release, as `name` and `version`
     name: str
     version: str
-    fits: bool
+    fits: bool  # false if the two have other features: then nothing was compared
     classes: tuple[ClassChange, ...] = ()
-    gone: tuple[str, ...] = ()
-    flips: tuple[Flip, ...] = ()
+    gone: tuple[str, ...] = ()  # labels that the new release does not have
+    flips: tuple[Flip, ...] = ()  # the most frequent changes of a label, also of rows of unknown class
 
 
 @record
 class TaughtCheck:
-    """Answers to the golden rows when rows taught on the device vote, too.
+    """Answers to the golden rows when rows taught on the device vote, too."""
 
-    `rows` is the number of taught rows; `labels` counts those that the release uses, by label. `changed` counts the
-    golden rows whose answer they change. `answers` is a SHA-256 of the answers to all golden rows
-    (`joined.labels_digest`, `values_digest`), `digest` a SHA-256 of the taught rows.
-    """
-
-    digest: str
-    rows: int
-    labels: dict[str, int]
-    changed: int
-    answers: str
+    digest: str  # SHA-256 of the taught rows
+    rows: int  # number of taught rows
+    labels: dict[str, int]  # label -> number of rows that the release uses
+    changed: int  # golden rows whose answer they change
+    answers: str  # SHA-256 of the answers to all golden rows (`joined.labels_digest`, `values_digest`)
 
 
 @record
 class EmbeddingCheck:
     """Comparison of rows that a device computes from raw golden inputs with the host's rows (`golden.embeddings`).
 
-    `largest_error` and `bound` are distances from the host's rows in model space, as fractions of the k-th distance, or
-    of the training rows' RMS distance from their mean if that is larger; `above` counts rows beyond the bound.
-    `search_different` counts rows of the device for which its search and float64 give different answers. `labels_same`
-    labels equal the host's. `labels_open` differ, but the distance of the device's row from the host's can explain it;
-    `labels_different` differ without this reason.
+    Distances are in model space, as fractions of the k-th distance, or of the training rows' RMS distance from their
+    mean if that is larger.
     """
 
     rows: int
-    bound: float
-    largest_error: float
-    above: int
-    search_different: int
-    labels_same: int
-    labels_open: int
-    labels_different: int
+    bound: float  # distance from the host's row
+    largest_error: float  # distance from the host's row
+    above: int  # rows beyond the bound
+    search_different: int  # rows of the device for which its search and float64 give different answers
+    labels_same: int  # equal the host's
+    labels_open: int  # differ, which the distance of the row from the host's can explain
+    labels_different: int  # differ without this reason
 
 
 @record
@@ -153,49 +131,42 @@ class ColumnScore:
 
 @record
 class Certificate:
-    """`device_agent check`: a device's answers to the golden rows against the host's, which chose `nonce` for it.
+    """`device_agent check`: a device's answers to the golden rows against the host's.
 
-    Rows are `identical`, `equivalent` or `different`, as `shared.golden.judge` explains.
-    `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
-    reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
-    `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
-    `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
-    new one today: its key (`signed_by`) was revoked, or it has expired.
-    For a model with stages, accuracy is that of the rows that the device computed, and `embedding` compares these rows.
-    A regression has `errors`, target by target, on the evaluation rows, but no accuracy. A model with several label
-    columns has `columns` instead.
-    `compared` exists if this activation replaces a release, unless the model has targets, or one of the two models is
-    large and no gate needs the comparison.
+    For a model with stages, accuracy is that of the rows that the device computed. For a model of more than
+    `MAX_CONFUSED` classes, `confusion` and `classes` are empty.
     """
 
-    nonce: str
+    nonce: str  # chosen by the host for this certificate
     release: str
     name: str
     version: str
     sequence: int
     model_sha256: str
-    identical: int
+    identical: int  # number of rows, as the next two (`shared.golden.judge`)
     equivalent: int
     different: int
     differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
-    largest_distance_error: float
-    accuracy: float | None
+    largest_distance_error: float  # greatest difference from a distance of the float64 reference
+    accuracy: float | None  # None for a regression
     accuracy_rows: int
     accepted: float | None  # share of evaluation rows that were not "unknown"
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, ...], ...]  # [t][p]: evaluation rows of class t answered p; last column: "unknown"
     latency: Latency | None
     runtime: RuntimeInfo
     device: DeviceInfo
-    failures: tuple[str, ...]
+    failures: tuple[str, ...]  # gates that were missed
     issued: int  # the device's clock, seconds since 1970
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # the labels, as text
     signed_by: str = ""  # fingerprint of the key
+    #: why the release would be refused as a new one today: its key was revoked, or it has expired
     warnings: tuple[str, ...] = ()
+    #: None if no release is replaced, the model has targets, or one of both models is large and no gate needs it.
     compared: Compared | None = None
-    embedding: EmbeddingCheck | None = None  # None: the model has no stages
-    errors: tuple[TargetError, ...] = ()
+    embedding: EmbeddingCheck | None = None  # compares the rows that the stages made; None: the model has no stages
+    errors: tuple[TargetError, ...] = ()  # of a regression, target by target
     taught: TaughtCheck | None = None  # None: no taught row votes, or the golden rows are not the release's own
-    columns: tuple[ColumnScore, ...] = ()
+    columns: tuple[ColumnScore, ...] = ()  # of a model with several label columns
     schema: int = SCHEMA
     omitted = ("embedding", "columns")
 
@@ -228,14 +199,10 @@ class Installed:
 
 @record
 class TakenBack:
-    """`device_agent rollback --own`: how the last activation by the caller (`--holder`) ended, and the present state.
-
-    `became` is the last event of that activation: `confirmed`, or `reverted` with its reason. It is None if this holder
-    has not activated anything.
-    """
+    """`device_agent rollback --own`: how the last activation by `--holder` ended, and the present state."""
 
     taken: bool  # it was pending, and this command reverted it
-    became: HistoryEntry | None
+    became: HistoryEntry | None  # last event of that activation, `confirmed` or `reverted`; None: none
     committed: ReleaseRef | None
     previous: ReleaseRef | None
     pending: ReleaseRef | None  # of another holder
@@ -266,13 +233,7 @@ class Diagnosis:
 
 @record
 class Bench:
-    """`device_agent bench`: speed and memory of the answering release on this board; one thread by default.
-
-    `one` is the time from one row to its answer, `line` from a line of CSV to an answer in CSV. `rows_per_second` is
-    for batches of `batch` rows. `verify_ms` is the time to verify the release, `load_ms` to verify and load it;
-    `governor` is the frequency governor of the processor, None if unknown. `memory_bytes` is the process's memory with
-    the model loaded, `peak_bytes` its highest; `installed_bytes` is the disk space of each package of the agent.
-    """
+    """`device_agent bench`: speed and memory of the answering release on this board; one thread by default."""
 
     release: str
     name: str
@@ -281,18 +242,18 @@ class Bench:
     n_features: int
     k: int
     batch: int
-    one: Latency
-    line: Latency
-    rows_per_second: float
-    verify_ms: float
-    load_ms: float
+    one: Latency  # from one row to its answer
+    line: Latency  # from a line of CSV to an answer in CSV
+    rows_per_second: float  # in batches of `batch` rows
+    verify_ms: float  # to verify the release
+    load_ms: float  # to verify and load it
     model_bytes: int
-    memory_bytes: int
-    peak_bytes: int
-    installed_bytes: dict[str, int]
+    memory_bytes: int  # of the process with the model loaded
+    peak_bytes: int  # the highest
+    installed_bytes: dict[str, int]  # disk space of each package of the agent
     runtime: RuntimeInfo
     device: DeviceInfo
-    governor: str | None
+    governor: str | None  # frequency governor of the processor; None if unknown
     temperature: float | None  # degrees Celsius
     threads: int
     signed_by: str = ""  # fingerprint of the key
@@ -302,14 +263,11 @@ class Bench:
 
 @record
 class Problem:
-    """The answer of every agent command that fails (`--json`): the process exits with `exit_code`.
-
-    `certificate` is the result of the golden check if the command failed because this check missed a gate; else None.
-    """
+    """The answer of every agent command that fails (`--json`)."""
 
     reason: str
     message: str
     hint: str
-    exit_code: int
-    certificate: Certificate | None = None
+    exit_code: int  # of the process
+    certificate: Certificate | None = None  # of the golden check that missed a gate
     schema: int = SCHEMA

@@ -14,33 +14,29 @@ from device_agent.shared.protocol.record import record
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the position of a category in `categories`. If it is None, a row with a
-    missing cell is refused; but with `missing: keep`, the cell becomes NaN, which the transforms accept. `missing` is
-    the method by which the build chose `fill`. `unknown` says whether to refuse rows with an unknown category, or to
-    ignore it; None: as the table's `unknown_category` says. `encoding` of categories: one feature for each (one-hot),
-    or the position in the list (ordinal). The cells of an unused column may hold anything.
+    If `fill` is None, a row with a missing cell is refused; but with `missing: keep`, the cell becomes NaN, which the
+    transforms accept. The cells of an unused column may hold anything.
     """
 
     name: str
-    missing: str = "refuse"  # refuse, drop, median, constant, keep
-    fill: float | None = None
+    missing: str = "refuse"  # how `fill` was chosen: refuse, drop, median, constant, keep
+    fill: float | None = None  # for a missing cell: a number, or a position in `categories`
+    #: of categories: one feature for each (one-hot), or the position in the list (ordinal).
     encoding: Literal["number", "one-hot", "ordinal", "unused"] = "number"
     categories: tuple[str, ...] = ()
+    #: what to do with rows of an unknown category; None: `unknown_category`
     unknown: Literal["refuse", "ignore"] | None = None
     omitted = ("unknown",)
 
 
 @record
 class Transform:
-    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns, beginning at `start`.
-
-    `arrays` are its parameters: float64, little-endian, in base64.
-    """
+    """A step of `device_agent.shared.features.transforms`."""
 
     kind: str
-    start: int
-    count: int
-    arrays: tuple[str, ...] = ()
+    start: int  # the first of the columns that it replaces
+    count: int  # their number
+    arrays: tuple[str, ...] = ()  # its parameters: float64, little-endian, in base64
 
 
 @record

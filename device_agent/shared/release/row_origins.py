@@ -28,16 +28,12 @@ _GOLDEN = "golden_"
 
 @record
 class Origins:
-    """Origins of the training rows, or of the golden rows; `source` names the file or data set.
+    """Origins of the training rows, or of the golden rows."""
 
-    `places` are (n,) row numbers in the source; None if they equal the row numbers in the model. `text` has the ids in
-    UTF-8, each with a newline after it; None without an id column. `ends` are the positions of these newlines in it.
-    """
-
-    source: str = ""
-    places: NDArray[Any] | None = None
-    text: bytes | None = None
-    ends: NDArray[Any] | None = None
+    source: str = ""  # name of the file or data set
+    places: NDArray[Any] | None = None  # (n,) row numbers in the source; None if they equal those in the model
+    text: bytes | None = None  # the ids in UTF-8, each with a newline after it; None without an id column
+    ends: NDArray[Any] | None = None  # (n,) positions of these newlines
 
     def row(self, index: int) -> int:
         """Returns the row number in the source for the row with this index in the model.

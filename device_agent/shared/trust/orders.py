@@ -67,35 +67,27 @@ class Revocation:
 
 @record
 class RollbackOrder:
-    """Allows the device `device_id` to go back from the committed release `leaves` to the staged `digest`, once.
-
-    `nonce` is 32 hexadecimal digits; `issued` and `expires` are seconds since 1970.
-    """
+    """Allows one device to go back to an older release, once."""
 
     device_id: str
-    digest: str
-    leaves: str
-    nonce: str
-    issued: int
+    digest: str  # of the staged release to go back to
+    leaves: str  # digest of the committed release
+    nonce: str  # 32 hexadecimal digits
+    issued: int  # seconds since 1970, as `expires`
     expires: int
     schema: int = constants.SCHEMA
 
 
 @record
 class FloorOrder:
-    """Lowers the floors of the device `device_id`, once.
-
-    The sequence floor (highest sequence of a committed release) falls from `leaves` to `floor`, the time floor (newest
-    date of a committed release) to `issued`. `nonce` is 32 hexadecimal digits; `issued` and `expires` are seconds since
-    1970.
-    """
+    """Lowers the floors of one device, once."""
 
     device_id: str
-    floor: int
-    leaves: int
-    nonce: str
-    issued: int
-    expires: int
+    floor: int  # new sequence floor (highest sequence of a committed release)
+    leaves: int  # present sequence floor
+    nonce: str  # 32 hexadecimal digits
+    issued: int  # seconds since 1970; the new time floor (newest date of a committed release)
+    expires: int  # seconds since 1970
     schema: int = constants.SCHEMA
 
 

@@ -52,47 +52,36 @@ CLOCK_SLACK = 24 * 3600
 
 @dataclass(frozen=True)
 class TrustState:
-    """The state of a device that the rules compare a release with.
+    """The state of a device that the rules compare a release with."""
 
-    `keys` maps fingerprints to PEM text and includes revoked keys, so that the running release can still be verified;
-    `revoked` are the fingerprints whose new signatures are refused. `floor` is the highest sequence ever committed,
-    `floor_digest` the digest of its release, `committed_digest` that of the running one. `name` is the name of this
-    device's model (None: any), `device_class` its class (None: not checked, as on a host). `runtime_version` is like
-    `tflite_runtime 2.14.0` (None: not checked). `device_id` and `used_orders` (nonces) are for signed orders.
-    """
-
+    #: fingerprint -> PEM text, with revoked keys, so that the running release can still be verified.
     keys: Mapping[str, bytes] = field(default_factory=dict)
-    revoked: frozenset[str] = frozenset()
-    floor: int = 0
-    floor_digest: str | None = None
-    committed_digest: str | None = None
-    name: str | None = None
-    device_class: str | None = None
-    agent_version: str | None = None
-    runtime_version: str | None = None
+    revoked: frozenset[str] = frozenset()  # fingerprints whose new signatures are refused
+    floor: int = 0  # highest sequence ever committed
+    floor_digest: str | None = None  # of the release with that sequence
+    committed_digest: str | None = None  # of the running release
+    name: str | None = None  # of this device's model; None: any
+    device_class: str | None = None  # None: not checked, as on a host
+    agent_version: str | None = None  # None: not checked
+    runtime_version: str | None = None  # such as `tflite_runtime 2.14.0`; None: not checked
     time_floor: int = 0
-    device_id: str = ""
-    used_orders: frozenset[str] = frozenset()
+    device_id: str = ""  # for signed orders, as `used_orders`
+    used_orders: frozenset[str] = frozenset()  # nonces
 
 
 @record
 class Verdict:
-    """A release that every rule accepted.
+    """A release that every rule accepted."""
 
-    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the device's two
-    floors after a commit of this release; the caller stores them only then. `already_committed`: the release runs
-    already. `revoked`: its key has been revoked, which is possible only for a release that this device accepted before.
-    """
-
-    digest: str
+    digest: str  # identifies the release (SHA-256 over its files' digests)
     manifest: Manifest
     signed_by: str
     model_sha256: str
-    floor: int
-    time_floor: int
-    already_committed: bool = False
+    floor: int  # the sequence floor after a commit of this release, when the caller stores it
+    time_floor: int  # the same of the time floor
+    already_committed: bool = False  # the release runs already
     warnings: tuple[str, ...] = ()
-    revoked: bool = False
+    revoked: bool = False  # its key has been revoked: only of a release that was accepted before
 
     @property
     def ref(self) -> documents.ReleaseRef:

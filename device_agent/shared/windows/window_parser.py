@@ -34,18 +34,14 @@ _MANY = 4
 
 @record
 class Cut:
-    """m windows, flattened to (m, rows * columns) `rows`; with stages, the rows that the stages make of the windows.
+    """m windows of samples."""
 
-    `ends` has the index of each window's last sample, `last` the line number of that sample. `marks` has m first lines,
-    m last lines and, if samples have a time, m first times and m last times. `bad` has (last line, reason) for each
-    window that the stages refuse.
-    """
-
-    rows: NDArray[Any]
-    ends: Sequence[int]
-    last: Sequence[int]
+    rows: NDArray[Any]  # (m, rows * columns); with stages, the rows that the stages make of the windows
+    ends: Sequence[int]  # index of each window's last sample
+    last: Sequence[int]  # line number of that sample
+    #: m first lines, m last lines and, if samples have a time, m first times and m last times
     marks: Sequence[Sequence[Any]]
-    bad: Sequence[tuple[int, str]] = ()
+    bad: Sequence[tuple[int, str]] = ()  # (last line, reason) of each window that the stages refuse
 
 
 class _Columns(Columns):

@@ -54,7 +54,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """The plan for one device: `steps` in order; () if the device is up to date or the deploy is refused.
+    """The plan for one device.
 
     If the release is refused because it is too old, `steps` may still replace its signature on the device, so that a
     rollback can return to it.
@@ -63,7 +63,7 @@ class DevicePlan:
     device: str
     release: ReleaseRef
     current: ReleaseRef | None
-    steps: tuple[PlanStep, ...] = ()
+    steps: tuple[PlanStep, ...] = ()  # in order; () if the device is up to date or the deploy is refused
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()  # the device's own, and one for each key that deploy.yaml does not name
     compared: Compared | None = None  # how the release differs from what the device runs now
