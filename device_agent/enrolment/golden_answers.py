@@ -1,7 +1,7 @@
 """Golden rows answered with taught rows included.
 
-The golden set lists the neighbours of each row that the float64 reference found. The taught rows are merged into these
-lists in float64, so no search among the training rows is needed.
+For each row, the golden set lists the neighbours that the float64 reference found. The taught rows are merged into
+these lists in float64, so no search among the training rows is needed.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns (m,) distances of pairs of a query in `z` and a taught row; relative errors are below 2^-36."""
+        """Returns (m,) distances in the metric between queries in `z` and taught rows; relative errors below 2^-36."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

@@ -322,7 +322,10 @@ class _Answerer:
         before.close()
 
     def _may_continue(self) -> bool:
-        """Whether the loaded release may still answer: state.json names it, and its mapped files are not damaged."""
+        """Whether the loaded release may still answer: its mapped files are intact, and state.json names it.
+
+        If state.json cannot be read, only the files count.
+        """
         mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
         if not all(map(self._loaded.opened.is_intact, mapped)):
             return False

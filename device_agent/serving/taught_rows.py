@@ -90,7 +90,7 @@ def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
 
 
 def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
-    """Returns `rows` as numbers with as few digits as identify them in float32 (float64 for a model with an origin)."""
+    """Returns `rows` as numbers with as few digits as tell them apart in float32 or float64, as `cell_type` says."""
     with np.errstate(over="ignore"):
         narrow = rows.astype(cell_type(info))
     return [[float(str(value)) for value in row] for row in narrow]
