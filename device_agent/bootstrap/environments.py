@@ -114,7 +114,7 @@ def switch(root: Path, digest: str) -> str | None:
 
 
 def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
-    """Writes the trusted `keys` (name -> PEM text) that are missing or differ; returns their names. Removes none."""
+    """Writes those trusted `keys` (name -> PEM text) that are missing or differ; returns their names."""
     make_folder(root / TRUST)
     added = []
     for name, text in sorted(keys.items()):

@@ -202,7 +202,7 @@ class TfliteKNN:
         With several label columns, returns a list of such arrays, one for each column.
 
         Raises:
-            BadInput: the rows have wrong columns, or a value that is not finite; or the model is a regression.
+            BadInput: the rows have wrong columns, or a value that is not finite; or the model has no classes.
         """
         if self.info.targets is not None and self.info.targets.classes:
             return shares_of(self, self.classify(rows))

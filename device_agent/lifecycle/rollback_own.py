@@ -46,7 +46,7 @@ def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntr
 
 
 def render(found: TakenBack, holder: str) -> str:
-    """Returns the result, `found` for `holder`, as text for people."""
+    """Returns `found`, the result of a rollback for `holder`, as text for people."""
     lines = []
     if found.became is None:
         lines.append(f"{holder} has not activated a release here; nothing was done")
