@@ -51,7 +51,7 @@ def remove(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """Returns `removed` (whether the root is gone); if paths are left, also `root`, and "PATH: reason" of each."""
+    """Returns a dict: `removed` (the root is gone); if paths are left, `root` and `left` ("PATH: reason" each)."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 

@@ -164,9 +164,10 @@ class TfliteKNN:
         return np.asarray(self.classes_[label])
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `rows` with the right (n,) `labels`, or with all t right of (n, t); or R².
+        """Returns the share of raw `rows` whose answers equal `labels`; for a regression, R².
 
-        R² is for a regression. The columns of a data frame `labels` are found by their names.
+        `labels` are (n,), or (n, t) for several columns: all t of a row must be equal. A data frame's columns are found
+        by their names.
 
         Raises:
             BadInput: the rows have wrong columns or labels, or a value that is not finite.
