@@ -117,7 +117,7 @@ class StageRunner:
         return self._finished(self._once(filled)[:count])
 
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
-        """Runs the stage on up to `most` overlapping windows of `values` at once, as one long input; then on the others.
+        """Runs the stage on the overlapping windows of `values`, up to `most` of them at once as one long input.
 
         This saves time in a network of convolutions: rows that several windows share are computed once.
 
