@@ -42,6 +42,8 @@ _STEEPEST = 1e30
 _FLATTEST = 1e-25
 #: Range of scales and of `Space.reach` in which no product that counts is subnormal or overflows.
 _ORDINARY = (1e-9, 1e9)
+#: Rows up to so many bytes make a model file that a device loads for each of several threads (`interpreter_pool`).
+_SMALL = 6 << 20
 #: Share of the vote that a neighbour beside a near-exact match may lose unnoticed.
 _DENIED = 1e-6
 
@@ -86,13 +88,15 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         """Returns the fixed number of rows in a batch of `search`.
 
         64, or fewer if temporary tensors would take over 32 MB. A larger batch is not faster (its scores leave the
-        cache before TOPK_V2 reads them), and a part-filled one wastes more.
+        cache before TOPK_V2 reads them), and a part-filled one wastes more. 32 if the tensors of 64 would take over 16
+        MB and the model is small: one thread takes as long, and two share 64 rows (docs/decisions/269).
         """
         width = self.enrolled.shape[1]
         ranked = max(32, 2 * self.search.candidates(search))
         per_row = 4 * (len(self.enrolled) * (width if self.metric == "manhattan" else 1) + ranked * width)
         fitting = (32 << 20) // per_row
-        return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
+        halved = 4 * self.enrolled.size <= _SMALL and 64 * per_row > 16 << 20
+        return int(max(2, min(32 if halved else 64, 1 << max(0, fitting.bit_length() - 1))))
 
     @property
     def near(self) -> Near:

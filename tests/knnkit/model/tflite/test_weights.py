@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,23 @@ def test_the_converter_gets_graphs_without_the_rows(width: int, metric: Any) -> 
                     traced.outputs[constants.OUTPUT_LABEL].name, {traced.queries.name: rows[:count], **given}
                 )
             assert len(label) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "rows"),
+    [
+        (60_000, 8, 64),
+        (100_000, 8, 32),  # two threads share 64 rows, each with an interpreter of its own
+        (100_000, 32, 64),  # all threads use one interpreter
+        (300_000, 2, 16),
+        (10_000_000, 2, 2),
+    ],
+)
+def test_a_batch_fits_the_memory_and_the_threads_of_a_device(count: int, width: int, rows: int) -> None:
+    from knnkit.model.graph.tfknn import KnnModule
+
+    stored = np.broadcast_to(np.float32(0), (count, width))
+    model: Any = SimpleNamespace(
+        enrolled=stored, metric="euclidean", search=SimpleNamespace(candidates=lambda search: 8)
+    )
+    assert KnnModule.batch_rows(model, constants.FULL) == rows
