@@ -19,7 +19,9 @@ from device_agent.inference.ties import order_few, share_ties
 
 Float64 = NDArray[np.float64]
 
-_CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+_CHUNK_BYTES = 4 << 20  # of float64 differences of one query at a time
+#: Of those of many pairs: the temporary arrays stay in the cache, and in memory that the process has already.
+_PAIRS_BYTES = 1 << 19
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 NEAR_TIED = 1.0 + 2.0**-40
 #: Roots, sums and squares of a few rounded measures are off by less.
@@ -118,7 +120,7 @@ class Ranking:
         `add` sums (r, p) terms of r pairs to (r,) measures.
         """
         found = np.empty(len(query))
-        step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
+        step = max(1, _PAIRS_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
             found[chosen] = add(self._by.terms(z[query[chosen]], self._rows.take(row[chosen])))
