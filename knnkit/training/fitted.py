@@ -15,6 +15,7 @@ from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset, by_text
 from knnkit.errors import DataError
+from knnkit.model.combinations import require_answerable
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.spec import KnnSpec
 
@@ -28,6 +29,10 @@ class Fitted:
     estimator: Any = field(default=None, compare=False, repr=False)  # scikit-learn's, if its answers can be compared
     table: Table | None = None  # of the raw columns, where the pipeline has nonlinear transformers
     labelled: bool = True  # False: only neighbours were asked for (NearestNeighbors)
+
+    def __post_init__(self) -> None:
+        """Raises BuildError if parameters cannot be combined; without a check, answers would ignore one of them."""
+        require_answerable(self.spec, self.enrolment, has_input=False)
 
     def training_rows(self) -> Dataset:
         """Computes raw rows back from the training rows in model space; approximate if a step has no exact inverse.

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.features.transforms import FUNCTIONS, Transforms
+from device_agent.shared.features.transforms import FUNCTIONS
 from device_agent.shared.outliers import TARGETS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
-from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.dataset import RENAME, is_plain
 from knnkit.data.files import BROKEN, members_that_fit
@@ -26,14 +25,14 @@ from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import FILE, BuildError, needs
 from knnkit.kernels import Kernel
 from knnkit.model.reference.enrolment import Enrolment, with_class
-from knnkit.model.reference.space import Float32, Space, Step, adopt_space
+from knnkit.model.reference.space import Float32, Space, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_left_out import ESTIMATORS as LEFT_OUT
 from knnkit.training.sklearn_left_out import because
-from knnkit.training.sklearn_metrics import agreements, is_hamming, metric_of, require_metrics
+from knnkit.training.sklearn_metrics import compare_values, is_hamming, metric_of, require_metrics, require_whole
 from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
-from knnkit.training.sklearn_transforms import convert, parts_of
+from knnkit.training.sklearn_transforms import convert, parts_of, without_dropped
 
 _TAKEN_OVER = (
     "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md has the list), "
@@ -86,7 +85,7 @@ def import_estimator(
     metric: Metric = "sqeuclidean"
     p: float | None = None
     if is_hamming(classifier):
-        table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
+        table, mapped, weighting = compare_values(classifier, maps, mapped, names)
         maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
     else:
         if curved := max((place for place, each in enumerate(maps, 1) if is_nonlinear(each)), default=0):
@@ -94,10 +93,11 @@ def import_estimator(
             names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
         metric, p, weighting = metric_of(classifier, mapped.shape[1])
         if metric == "jaccard":
-            _require_whole("jaccard", maps, mapped)
+            require_whole("jaccard", maps, mapped)
     for step in weighting:
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
+    table = table or (without_dropped(maps[0], steps, names) if maps else None)
     space, enrolled = adopt_space(mapped, steps, metric, p)
     alike = np.zeros(len(enrolled), np.int32)
     targets, columns = _targets(classifier)
@@ -119,27 +119,6 @@ def import_estimator(
     return Fitted(spec, enrolment, estimator, table, targets is not None or hasattr(classifier, "classes_"))
 
 
-def _compare_values(
-    classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
-) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns a table, training rows and steps with which hamming becomes squared Euclidean distance (`agreements`).
-
-    `maps` are the transformers before `classifier`, `mapped` the training rows after them, `names` the raw columns.
-    """
-    if (classifier.effective_metric_params_ or {}).get("w") is not None:
-        raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
-    _require_whole("hamming", maps, mapped)
-    compare, scaling = agreements(np.asarray(mapped, np.float64))
-    return convert_all(maps, names, [compare]), Transforms([compare])(mapped), [scaling]
-
-
-def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
-    """Raises BuildError if transformers make fractions in the rows `mapped`: rounding would make equal cells differ."""
-    if maps and not (mapped == np.rint(mapped)).all():
-        said = f"the metric {metric} behind transformers that compute numbers is not supported"
-        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
-
-
 def _own(estimator: Any) -> dict[str, Any]:
     """Returns more arguments of `KnnSpec` for an estimator with a radius or outlier factors; {} for others."""
     name = type(estimator).__name__
@@ -147,6 +126,9 @@ def _own(estimator: Any) -> dict[str, Any]:
         return {"offset": float(estimator.offset_)}
     if name != "RadiusNeighborsClassifier":
         return {}
+    if estimator.outputs_2d_:
+        hint = f"KNeighborsClassifier, or one {name} for each column"
+        raise BuildError(f"{name} with several label columns is not supported", hint=hint)
     outlier: Any = None
     if estimator.outlier_label_ is not None:  # one for each output
         outlier = np.asarray(estimator.outlier_label_).reshape(-1)[0].item()

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features import transforms
 from device_agent.shared.protocol.constants import Metric
-from device_agent.shared.protocol.table_info import Transform
+from device_agent.shared.protocol.table_info import Table, Transform
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
 from knnkit.training.sklearn_left_out import METRICS as LEFT_OUT
 from knnkit.training.sklearn_left_out import because
+from knnkit.training.sklearn_pipelines import convert_all
 
 #: Metric in scikit-learn, as KNeighborsClassifier resolves it -> metric in knnkit.
 METRICS: dict[str, Metric] = {
@@ -36,10 +37,12 @@ METRICS: dict[str, Metric] = {
     "jaccard": "jaccard",
     "haversine": "haversine",
 }
-#: Metrics whose features may have weights.
-_WEIGHTED = ("euclidean", "sqeuclidean", "manhattan", "minkowski")
+#: Metric -> the parameter without which scikit-learn finds no neighbours.
+_NEEDS = {"seuclidean": "V", "mahalanobis": "VI"}
 MAPPED = ("seuclidean", "mahalanobis", "correlation", "hamming")
-#: Columns that `agreements` makes, at most.
+#: Share of the largest eigenvalue up to which a negative one is rounding.
+_ROUNDED = 1e-9
+#: Columns that `_agreements` makes, at most.
 _MOST_VALUES = 4096
 
 
@@ -54,18 +57,23 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
     called = classifier.effective_metric_
     name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
     params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
-    weights = params.pop("w", None)
     power = float(params.pop("p", 2.0))
+    weights = params.pop("w", None) if name == "minkowski" else None  # others ignore them, or fail
     if name == "minkowski":
         name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
     maps = _maps(name, params, width)
     metric = METRICS.get(
         {"seuclidean": "euclidean", "mahalanobis": "euclidean", "correlation": "cosine"}.get(name, name)
     )
-    if metric is None or (maps is None and params) or (weights is not None and metric not in _WEIGHTED):
-        params |= {} if weights is None else {"w": weights}
-        what = f"{name} with {', '.join(sorted(params))}" if params else name
-        raise _not_supported(name, what)
+    if "w" in params:
+        hint = "metric='minkowski', for euclidean with p=2, for manhattan with p=1"
+        raise BuildError(
+            f"the metric {name} with w is not supported: scikit-learn uses w with minkowski alone", hint=hint
+        )
+    if name in _NEEDS and not params:
+        raise BuildError(f"the metric {name} has no {_NEEDS[name]}", hint=f"metric_params={{{_NEEDS[name]!r}: ...}}")
+    if metric is None or (maps is None and params):
+        raise _not_supported(name, f"{name} with {', '.join(sorted(params))}" if params else name)
     if weights is not None:  # sum of w |d|^p
         factor = np.asarray(weights, np.float64)
         factor = factor ** (1.0 / {"manhattan": 1.0, "minkowski": power}.get(metric, 2.0))
@@ -89,7 +97,7 @@ def _require_as_fitted(classifier: Any) -> None:
         return
     with warnings.catch_warnings():  # the estimator's own fit has given them
         warnings.simplefilter("ignore")
-        fresh = NearestNeighbors(algorithm="brute", **own).fit(classifier._fit_X[:1])
+        fresh = NearestNeighbors(**own).fit(classifier._fit_X[:1])
     now, then = (
         (each.effective_metric_, (each.effective_metric_params_ or {}).get("p")) for each in (fresh, classifier)
     )
@@ -111,7 +119,29 @@ def require_metrics(kinds: Sequence[str]) -> None:
             raise _not_supported(name.lower())
 
 
-def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
+def compare_values(
+    classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
+) -> tuple[Table, NDArray[np.float64], list[Step]]:
+    """Returns a table, training rows and steps with which hamming becomes squared Euclidean distance (`_agreements`).
+
+    `maps` are the transformers before `classifier`, `mapped` the training rows after them, `names` the raw columns.
+    Raises BuildError if the metric has weights, or the transformers make fractions.
+    """
+    if (classifier.effective_metric_params_ or {}).get("w") is not None:
+        raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
+    require_whole("hamming", maps, mapped)
+    compare, scaling = _agreements(np.asarray(mapped, np.float64))
+    return convert_all(maps, names, [compare]), transforms.Transforms([compare])(mapped), [scaling]
+
+
+def require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
+    """Raises BuildError if transformers make fractions in the rows `mapped`: rounding would make equal cells differ."""
+    if maps and not (mapped == np.rint(mapped)).all():
+        said = f"the metric {metric} behind transformers that compute numbers is not supported"
+        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+
+
+def _agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
     """Returns a transform and a scaling after which the squared Euclidean distance equals the hamming distance.
 
     A column becomes one column for each of its values in the (n, p) training rows, and one more for all other values.
@@ -137,9 +167,24 @@ def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):
-        inverse = params["VI"] if "VI" in params else np.linalg.inv(np.asarray(params["V"], np.float64))
-        # d' VI d = |d' L|^2 with VI = L L'.
-        return [Step("linear", np.linalg.cholesky(np.asarray(inverse, np.float64)), np.zeros(width))]
+        return [Step("linear", _root_of(np.asarray(next(iter(params.values())), np.float64), *params), np.zeros(width))]
     if name == "correlation" and not params:  # the cosine of rows less their own mean
         return [Step("linear", np.eye(width) - 1.0 / width, np.zeros(width))]
     return None
+
+
+def _root_of(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Returns L with d' VI d = |d' L|^2 for every d; `name` says whether the `matrix` is VI or its inverse V.
+
+    Raises:
+        BuildError: V has no inverse, or VI has a negative eigenvalue, so that it defines no distance.
+    """
+    hint = "VI=np.linalg.pinv(np.cov(rows.T))"
+    try:
+        inverse = matrix if name == "VI" else np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        raise BuildError("the metric mahalanobis has a V without an inverse", hint=hint) from None
+    values, vectors = np.linalg.eigh((inverse + inverse.T) / 2.0)  # the half that d' VI d does not cancel
+    if values[0] < -_ROUNDED * abs(values[-1]):
+        raise BuildError("the metric mahalanobis has a VI with a negative eigenvalue: it is no distance", hint=hint)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

@@ -20,7 +20,7 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
-from knnkit.training.sklearn_transforms import branches_of, convert, parts_of, require_readable
+from knnkit.training.sklearn_transforms import branches_of, columns_in_use, convert, parts_of, require_readable
 
 #: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
 Sources = list[int | None]
@@ -69,7 +69,7 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
         return bool((usual & ~np.isfinite(run(row[np.newaxis])[0])).any())
 
     columns = []
-    used = _used(walk.found, len(names))
+    used = columns_in_use(walk.found, len(names))
     for place, name in enumerate(names):
         if place not in used:
             columns.append(Column(name, KEEP, encoding="unused"))
@@ -81,13 +81,6 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
         unknown = "refuse" if refuses(place, UNKNOWN_CATEGORY) else "ignore"
         columns.append(Column(name, missing, None, "ordinal", tuple(walk.texts[place]), unknown))  # type: ignore[arg-type]
     return Table(tuple(columns), transforms=tuple(walk.found))
-
-
-def _used(found: Sequence[Transform], width: int) -> set[int]:
-    """Returns the indices of the raw columns in use: those that the first transform selects ("take"), else all."""
-    if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
-        return {int(place) for place in transforms.arrays_of(found[0])[0]}
-    return set(range(width))
 
 
 @dataclass

@@ -5,12 +5,15 @@ Selecting columns is a linear map, too; so is a FeatureUnion or ColumnTransforme
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features import transforms
+from device_agent.shared.features.coder import KEEP, UNUSED
+from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
 from knnkit.training.sklearn_left_out import TRANSFORMERS, because
@@ -43,6 +46,32 @@ def parts_of(step: Any) -> list[Any]:
     if isinstance(step, Pipeline):
         return [part for _, inner in step.steps for part in parts_of(inner)]
     return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
+
+
+def columns_in_use(found: Sequence[Transform], width: int) -> set[int]:
+    """Returns the indices of the raw columns, `width` of them, that the transforms compute with or leave in the row."""
+    used, row, at = set[int](), np.zeros((1, width)), [{place} for place in range(width)]
+    for each in found:
+        part = slice(each.start, each.start + each.count)
+        row, before = transforms.Transforms([each])(row), row.shape[1]
+        if each.kind == "take":
+            at[part] = [at[part][int(place)] for place in transforms.arrays_of(each)[0]]
+        else:
+            used.update(*at[part])
+            at[part] = [set[int]()] * (each.count + row.shape[1] - before)
+    return used.union(*at)
+
+
+def without_dropped(first: Any, steps: Sequence[Step], names: Sequence[str]) -> Table | None:
+    """Returns a table of the columns `names` in which those that the first transformer drops may hold anything.
+
+    `steps` are those of linear transformers, of which `first` is the first. None if it drops no column.
+    """
+    if type(first).__name__ not in ("ColumnTransformer", "FeatureUnion") or steps[0].kind != "linear":
+        return None
+    used = steps[0].a.any(axis=1).tolist()
+    columns = [Column(name) if each else Column(name, KEEP, encoding=UNUSED) for name, each in zip(names, used)]
+    return None if all(used) else Table(tuple(columns))
 
 
 def require_readable(value: Any, source: int | None, texts_at: dict[int, bool]) -> None:

@@ -311,7 +311,8 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     Raises:
         DataError: the held-out rows do not fit, or there are none and the pipeline has nonlinear steps.
     """
-    if imported.table is not None and held_out is None:
+    table = imported.table
+    if table is not None and table.transforms and held_out is None:
         said = "the cells of training rows cannot be computed back through its transformers, so test rows are needed"
         hint = "test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)"
         raise DataError(f"{imported.enrolment.source}: {said}", hint=hint)
@@ -320,4 +321,5 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
         rows = imported.fitting(held_out)
         return Material(imported.spec, training, rows, imported, how="file", table=imported.table)
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
-    return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))
+    training = training if table is None else replace(training, raw=training)
+    return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",), table=table)

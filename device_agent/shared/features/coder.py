@@ -81,7 +81,7 @@ def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float
     cells: list[float | str | None] = []
     rest = iter(features)
     for column in columns:
-        if column.encoding == "number":
+        if column.encoding in ("number", UNUSED):
             cells.append(next(rest))
         elif column.encoding == "one-hot":
             hot = [text for text, value in zip(column.categories, rest) if value == 1.0]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import MissingIndicator, SimpleImputer
@@ -32,10 +33,14 @@ from sklearn.preprocessing import (
 )
 
 import knnkit
+from device_agent import TfliteKNN
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
+from device_agent.shared.golden.golden_set import Golden
 from knnkit.errors import BuildError, DataError
+from knnkit.model.build import make_reference
 from knnkit.release import keys
 from knnkit.training.fitted import Fitted
+from knnkit.training.raw_cells import features_of
 
 RNG = np.random.default_rng(3)
 KNN = KNeighborsClassifier(3, weights="distance")
@@ -240,6 +245,46 @@ def test_none_and_nan_are_not_told_apart() -> None:
     rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)
     with pytest.raises(BuildError, match="treats None and NaN as two categories"):
         imported(TEXTS["imputed, scaled and one-hot"], rows)
+
+
+HELD: dict[str, Any] = {
+    "linear": ColumnTransformer([("size", StandardScaler(), ["a", "b"])]),
+    "by type": ColumnTransformer([("size", "passthrough", make_column_selector(dtype_include=float))]),
+    "twice": FeatureUnion(
+        [
+            ("size", ColumnTransformer([("size", StandardScaler(), ["b"])])),
+            ("kind", ColumnTransformer([("kind", OneHotEncoder(), ["kind"])])),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HELD))
+def test_a_dropped_column_may_hold_anything(name: str, tmp_path: Path) -> None:
+    """A column of ids is text, and one that is always empty is not a number."""
+    frame = pd.DataFrame({"id": [f"r{row}" for row in range(120)], "kind": SIZES, "gap": None, "last": "x"})
+    frame = frame.assign(a=NUMBERS[:, 0], b=NUMBERS[:, 1])[["id", "a", "gap", "b", "kind", "last"]]
+    pipeline = make_pipeline(clone(HELD[name]), KNN).fit(frame, LABELS)
+    model = knnkit.from_sklearn(pipeline)
+    cells = frame.to_numpy(object)
+    cells[:, 5] = ["", "NaN", 3.5] * 40
+    for found in features(model.fitted, cells)[:2]:
+        raw = features_of(model.fitted, frame).rows
+        assert found.shape == raw.shape
+        assert np.allclose(found, raw, rtol=1e-6)
+    reference = make_reference(model.fitted.spec, model.fitted.enrolment)
+    assert np.allclose(reference.answer(raw).probabilities, pipeline.predict_proba(frame))
+
+
+def test_a_release_of_dropped_columns_needs_no_test_rows(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": SIZES, "a": NUMBERS[:, 0], "b": NUMBERS[:, 1]})
+    model = knnkit.from_sklearn(make_pipeline(clone(HELD["linear"]), KNN).fit(frame, LABELS))
+    keys.generate(tmp_path / "key")
+    model.build_release(tmp_path / "out", signing_key=tmp_path / "key.pem")
+    golden = Golden.from_bytes((tmp_path / "out" / "golden.npz").read_bytes())
+    assert json.loads(golden.raw.splitlines()[0])[0] == 0.0
+    device = TfliteKNN(model.export(tmp_path / "model.tflite"))
+    assert device.predict(frame).tolist() == model.predict(frame).tolist()
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])

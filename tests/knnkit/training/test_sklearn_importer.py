@@ -22,7 +22,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, SelectPercentile, VarianceThreshold
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, train_test_split
-from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
+from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis, RadiusNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     MaxAbsScaler,
@@ -114,6 +114,13 @@ LINEAR: dict[str, Any] = {
     "after a scaler": make_pipeline(
         StandardScaler(),
         KNN(3, metric="mahalanobis", metric_params={"V": np.cov(StandardScaler().fit_transform(KEPT).T)}),
+    ),
+    "mahalanobis, not symmetric": make_pipeline(
+        StandardScaler(), KNN(3, metric="mahalanobis", metric_params={"VI": np.tri(13) + 2.0 * np.eye(13)})
+    ),
+    "mahalanobis, of half the directions": make_pipeline(
+        StandardScaler(),
+        KNN(3, metric="mahalanobis", metric_params={"VI": np.linalg.pinv(np.cov(np.repeat(KEPT[:8], 2, axis=0).T))}),
     ),
     "weighted": make_pipeline(StandardScaler(), KNN(3, metric_params={"w": np.arange(13.0)})),
     "weighted, manhattan": make_pipeline(StandardScaler(), KNN(3, p=1, metric_params={"w": np.arange(1.0, 14.0)})),
@@ -246,6 +253,24 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
         (KNeighborsClassifier(3, metric="canberra"), "the metric canberra is not supported", "manhattan"),
         (KNeighborsClassifier(3, p=17), "a power from 1 to 16", "chebyshev"),
         (KNeighborsClassifier(3, weights=np.exp), "weights as a function", "'distance'"),
+        (
+            KNeighborsClassifier(3, metric="euclidean", algorithm="brute", metric_params={"w": np.arange(13.0)}),
+            "the metric euclidean with w is not supported: scikit-learn uses w with minkowski alone",
+            "metric='minkowski'",
+        ),
+        (KNeighborsClassifier(3, metric="seuclidean", algorithm="brute"), "has no V", "metric_params={'V': ...}"),
+        (
+            KNeighborsClassifier(
+                3, metric="mahalanobis", algorithm="brute", metric_params={"V": np.diag([0.0, *[1.0] * 12])}
+            ),
+            "a V without an inverse",
+            "pinv",
+        ),
+        (
+            KNeighborsClassifier(3, metric="mahalanobis", algorithm="brute", metric_params={"VI": -np.eye(13)}),
+            "a VI with a negative eigenvalue",
+            "pinv",
+        ),
     ],
 )
 def test_what_is_not_supported_is_named(estimator: Any, said: str, hint: str) -> None:
@@ -263,8 +288,20 @@ def test_a_metric_changed_after_fit_is_refused(changed: dict[str, Any]) -> None:
     compared = KNeighborsClassifier(3, metric="hamming").fit(np.rint(KEPT), LABELS)
     with pytest.raises(BuildError, match="the metric was changed after fit, from hamming"):
         knnkit.from_sklearn(compared.set_params(**{"metric": "minkowski", **changed}))
+    assert knnkit.from_sklearn(KNN(3, metric="infinity").fit(KEPT, LABELS)).fitted.spec.metric == "chebyshev"
     other = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS).set_params(n_neighbors=4)
     assert knnkit.from_sklearn(other).fitted.spec.k == 4
+
+
+def test_several_label_columns_have_no_radius_and_no_kernel() -> None:
+    """Their votes are those of k neighbours: an answer that ignored the radius would be wrong without a word."""
+    both = np.stack([LABELS, LABELS % 2], axis=1)
+    with pytest.raises(BuildError, match="RadiusNeighborsClassifier with several label columns is not supported"):
+        knnkit.from_sklearn(RadiusNeighborsClassifier(9.0, outlier_label=[5, 5]).fit(KEPT, both))
+    with pytest.raises(BuildError, match="label columns does not work with metric euclidean and weights gaussian"):
+        knnkit.from_sklearn(KNeighborsClassifier(3, weights=knnkit.kernels.gaussian(1.0)).fit(KEPT, both))
+    with pytest.raises(BuildError, match="radius and class_weight are only for classifiers"):
+        knnkit.TfKNN(KEPT, 3, targets=LABELS, radius=9.0)
 
 
 def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
