@@ -81,12 +81,22 @@ def read_stages(input: Input, paths: Sequence[Path], first: bytes | None = None)
 
 def _require_size(image: Image, path: Path, data: bytes) -> None:
     shape = input_shape(data)
+    if len(shape) == 4 and image.channels == shape[1] != shape[3] and image.channels > 1:
+        said = (
+            f"{path} takes the channels before height and width, and `image` makes {_by((*image.size, image.channels))}"
+        )
+        hint = "convert it with channels last, as onnx2tf does, or with tf.keras.layers.Permute((3, 1, 2)) in front"
+        raise BuildError(said, hint=hint)
     if len(shape) != 4 or shape[3] not in (1, 3) or min(shape[1:]) < 1:
         return  # not a network of pictures
     if shape[1:] != (made := (*image.size, image.channels)):
-        takes, found = ("x".join(map(str, size)) for size in (shape[1:], made))
+        takes, found = _by(shape[1:]), _by(made)
         hint = f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image: in deploy.yaml"
         raise BuildError(f"{path} takes pictures of {takes} numbers, but `image` makes {found}", hint=hint)
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def embed(

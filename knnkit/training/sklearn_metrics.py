@@ -186,5 +186,5 @@ def _root_of(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         raise BuildError("the metric mahalanobis has a V without an inverse", hint=hint) from None
     values, vectors = np.linalg.eigh((inverse + inverse.T) / 2.0)  # the half that d' VI d does not cancel
     if values[0] < -_ROUNDED * abs(values[-1]):
-        raise BuildError("the metric mahalanobis has a VI with a negative eigenvalue: it is no distance", hint=hint)
+        raise BuildError("the metric mahalanobis has a VI with a negative eigenvalue, and gives no distance", hint=hint)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

@@ -156,7 +156,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
     """Returns the format chunk (b"" if there is none) and the sample bytes of a WAV file.
 
     A recorder that does not know the length of the sound states the length 0, or a length from `_STREAMED` on: then all
-    bytes to the end are samples.
+    bytes to the end are samples. If whole chunks follow a length of 0, the sound is empty.
     """
     place, form = 12, b""
     while place + 8 <= len(data):
@@ -168,9 +168,21 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
             if there < size < _STREAMED:
                 hint = "copy the file again; a sound that is still being recorded has a length of 0 in its header"
                 raise BadInput(f"the WAV file is cut off: it has {there:,} of {size:,} bytes of samples", hint=hint)
-            return form, data[place + 8 : place + 8 + size] if size else data[place + 8 :]
+            return form, data[place + 8 : place + 8 + size] if size or _are_chunks(data[place:]) else data[place + 8 :]
         place += 8 + size + size % 2
     raise BadInput("the WAV file has no samples")
+
+
+def _are_chunks(data: bytes) -> bool:
+    """Whether the bytes are chunks to their end, each with a name of printable letters, such as LIST."""
+    place = 0
+    while place < len(data):
+        name = data[place : place + 4]
+        if len(data) < place + 8 or not (name.isascii() and name.decode().isprintable()):
+            return False
+        size = struct.unpack_from("<L", data, place + 4)[0]
+        place += 8 + size + size % 2
+    return place <= len(data) + 1
 
 
 def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:

@@ -81,7 +81,8 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
     if pixels.ndim != 3 or not pixels.size or pixels.shape[2] not in (1, 2, 3, 4):
-        raise BadInput(f"a picture must be an array (height, width, channels); this has the shape {pixels.shape}")
+        said = f"a picture must be an array (height, width, channels); this has the shape {pixels.shape}"
+        raise BadInput(said, hint=_one_picture(pixels))
     if pixels.shape[:2] != image.size and image.resize == "none":
         said = f"the picture has {pixels.shape[:2]} pixels, but the model takes {image.size}"
         raise BadInput(
@@ -105,6 +106,13 @@ def _require_scale(pixels: NDArray[Any], std: float) -> None:
     if std < 1.0 and peak > 2.0:
         said = f"pixels must be from 0 to 1, because `std` is {std:g}; the largest here is {peak:g}"
         raise BadInput(said, hint="divide them by 255, or multiply `mean` and `std` in deploy.yaml by 255")
+
+
+def _one_picture(pixels: NDArray[Any]) -> str:
+    """Returns how to make a picture of an array whose channels come first, or of a batch; "" for other shapes."""
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
+        return "pixels.transpose(1, 2, 0), since channels come last"
+    return "one picture at a time: pixels[0]" if pixels.ndim == 4 and len(pixels) else ""
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:

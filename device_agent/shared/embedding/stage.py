@@ -51,6 +51,7 @@ class StageRunner:
 
     Attributes:
         stage: the entry, with the shape and dtype of the file.
+        outputs: number of outputs of the file; the first is used.
 
     Raises:
         ModelUnusable: the file differs from its entry, or its tensors are too large or of an unsupported kind.
@@ -61,7 +62,7 @@ class StageRunner:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
             raise ModelUnusable(f"{stage.file} has {len(inputs)} inputs, but a stage has one input and one output")
-        self._input, self._output = inputs[0], outputs[0]
+        self._input, self._output, self.outputs = inputs[0], outputs[0], len(outputs)
         for detail in (self._input, self._output):
             if np.dtype(detail["dtype"]).name not in _DTYPES:
                 said = f"{stage.file}: an input or output of {np.dtype(detail['dtype']).name} is not supported"
@@ -227,7 +228,9 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
     opened = shape.count(-1)
     if count < 1 or opened > 1 or known < 1 or count % known or (not opened and count != known):
         takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
-        raise WrongLength(f"{stage.file} takes {takes} numbers, but the input has {count:,}")
+        hint = "convert it with one open length at most, as tf.keras.Input((96, 96, 3), batch_size=1) has none"
+        said = f"{stage.file} takes {takes} numbers, but the input has {count:,}"
+        raise WrongLength(said, hint=hint if opened > 1 else None)
     return tuple(count // known if length == -1 else length for length in shape)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.errors import AgentError, ModelUnusable
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from knnkit.model.tflite.load_tensorflow import load_interpreter, open_interpreter
@@ -122,6 +122,10 @@ def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bo
 def _runner(stage: Stage, folder: Path) -> StageRunner:
     path = folder / stage.file
     try:
-        return BuildRunner(stage, functools.partial(open_interpreter, model_path=str(path)), path.stat().st_size)
+        runner = BuildRunner(stage, functools.partial(open_interpreter, model_path=str(path)), path.stat().st_size)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
+    if runner.outputs > 1:  # which is the embedding, the file does not say
+        said = f"{stage.file} has {runner.outputs} outputs, but a stage has one input and one output"
+        raise ModelUnusable(said, hint="convert tf.keras.Model(net.input, OUTPUT), with the output that is the row")
+    return runner

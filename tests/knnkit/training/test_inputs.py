@@ -82,6 +82,36 @@ def test_a_picture_of_another_size_gets_the_size_of_the_stage(tmp_path: Path) ->
     assert made.rows.shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("shape", "outputs", "said", "hint"),
+    [
+        ([1, 3, 4, 6], 1, "mean.tflite takes the channels before height and width", "Permute((3, 1, 2))"),
+        ([1, 3, 9, 9], 1, "mean.tflite takes the channels before height and width", "onnx2tf"),
+        ([1, 4, 6, 3], 2, "mean.tflite has 2 outputs, but a stage has one input and one output", "tf.keras.Model("),
+        ([None, None, None, 3], 1, "takes ?x?x?x3 numbers, but the input has 72", "batch_size=1"),
+    ],
+)
+def test_a_network_that_would_read_pictures_otherwise_is_refused(
+    shape: list[Any], outputs: int, said: str, hint: str, tmp_path: Path
+) -> None:
+    """Its numbers would be those of another picture, or of another layer, and every board would agree with the host."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+    def mean(x: Any) -> Any:
+        return {str(number): tf.reduce_mean(x, (1, 2)) * float(number + 1) for number in range(outputs)}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([mean.get_concrete_function()])
+    (tmp_path / "mean.tflite").write_bytes(converter.convert())
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "1.npy", np.zeros((4, 6, 3), np.uint8))
+    listed, asked = list_files([tmp_path / "*" / "*.npy"], "label", None, None), "{image: {size: [4, 6]}, stages: "
+    with pytest.raises(BuildError) as found:
+        embedder(tmp_path, f"{asked}[mean.tflite]}}").apply_to_files(listed)
+    assert said in str(found.value)
+    assert hint in found.value.hint
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_picture_without_stages_is_its_pixels(channels: int, tmp_path: Path) -> None:
     """The agent answers the golden pictures with these pixels, too: `build` compares both."""

@@ -81,6 +81,15 @@ def test_a_length_that_a_pipe_could_not_know_is_not_believed(claim: int) -> None
     assert len(found) == (3 if claim == 7 else 100)
 
 
+def test_the_chunks_after_an_empty_sound_are_not_samples() -> None:
+    """Such as the name of the program that wrote the file."""
+    tags = b"LIST" + struct.pack("<L", 9) + b"INFOtext." + b"\0"
+    for more in (tags, tags + tags, tags[:-1]):
+        with pytest.raises(BadInput, match="the sound has no samples"):
+            prepare(read_wav(written(np.zeros((0, 1)), 2) + more, SAME), SAME)
+    assert len(read_wav(written(np.zeros((0, 1)), 2) + b"LIST" + bytes(96), SAME)) == 50
+
+
 def test_a_file_that_is_cut_off_is_refused() -> None:
     data = written(RNG.uniform(-1, 1, (100, 1)), 2, 1)
     with pytest.raises(BadInput, match="cut off: it has 100 of 200 bytes"):

@@ -124,6 +124,15 @@ def test_pixels_of_another_scale_are_refused(pixels: list[list[float]], std: flo
     assert "255" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("shape", "hint"), [((3, 9, 8), "transpose(1, 2, 0)"), ((1, 9, 8, 3), "pixels[0]"), ((9, 8, 7), "")]
+)
+def test_channels_first_and_batches_lead_to_one_picture(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(BadInput, match="must be an array") as caught:
+        prepare(np.zeros(shape), Image((8, 8), 3))
+    assert hint in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3,), (2, 2, 2, 2), (2, 2, 5)])
 def test_an_array_of_another_shape_is_not_a_picture(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput):
