@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features import transforms
-from device_agent.shared.features.coder import KEEP, UNUSED
+from device_agent.shared.features.coder import KEEP
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
@@ -70,7 +70,7 @@ def without_dropped(first: Any, steps: Sequence[Step], names: Sequence[str]) -> 
     if type(first).__name__ not in ("ColumnTransformer", "FeatureUnion") or steps[0].kind != "linear":
         return None
     used = steps[0].a.any(axis=1).tolist()
-    columns = [Column(name) if each else Column(name, KEEP, encoding=UNUSED) for name, each in zip(names, used)]
+    columns = [Column(name) if each else Column(name, KEEP, encoding="unused") for name, each in zip(names, used)]
     return None if all(used) else Table(tuple(columns))
 
 

@@ -230,7 +230,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
         takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
         hint = "convert it with one open length at most, as tf.keras.Input((96, 96, 3), batch_size=1) has none"
         said = f"{stage.file} takes {takes} numbers, but the input has {count:,}"
-        raise WrongLength(said, hint=hint if opened > 1 else None)
+        raise WrongLength(said, hint=hint if opened > 1 else "")
     return tuple(count // known if length == -1 else length for length in shape)
 
 
