@@ -19,7 +19,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
     """Makes and tests the environment that the request names; with `use`, switches to it and adds trusted keys.
 
     Returns `made_of` (the content of its knnkit.json), `made` (False: it existed already), `before` (digest of the
-    environment used before, or None) and `added` (names of the keys that were missing).
+    environment used before, or None) and `added` (names of the keys that were written).
     """
     root, digest = resolved(request["root"]), request["digest"]
     upload = take(root, request["place"]) if request["place"] else None

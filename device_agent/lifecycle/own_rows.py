@@ -32,7 +32,7 @@ class OwnRows:
 
     check: EmbeddingCheck  # compares the rows with the host's
     verdict: judge.Verdict  # of the golden check, with the accuracy of these answers
-    label: NDArray[np.int32]  # (n,) the answers to them, class indices
+    label: NDArray[np.int32]  # (n,) class indices that the device answers to these rows
 
 
 def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:

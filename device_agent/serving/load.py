@@ -44,7 +44,7 @@ class Loaded:
     signed: TfliteKNN  # the model alone
     opened: OpenRelease  # the open files of the release
     verdict: Verdict
-    stack: contextlib.ExitStack  # closes them
+    stack: contextlib.ExitStack  # closes the open files
     taught: JoinedKNN | None = None  # the model with the taught rows; None if none is used
     warning: str = ""  # why taught rows are not used
     ring: Ring | None = None  # keeps rows for people to label

@@ -277,7 +277,7 @@ class _Answerer:
         self.follow()
 
     def follow(self, *, always: bool = False) -> None:
-        """Verifies and loads the current release if another one answers; with `always`, even if it has not changed."""
+        """Verifies and loads the release that is to answer now, unless it is loaded; with `always`, even then."""
         try:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:

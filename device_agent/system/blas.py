@@ -48,7 +48,7 @@ def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
 
 
 def in_threads(threads: int, work: Callable[[], _T]) -> list[_T]:
-    """Calls `work` in so many threads, one of them the caller's; returns what each call returns, the caller's first.
+    """Calls `work` in `threads` threads, one of them the caller's; returns each call's result, the caller's first.
 
     Meanwhile, OpenBLAS computes each product in one thread. No thread is left when this returns or raises. If the
     system can start no further thread, fewer do the work.

@@ -25,7 +25,7 @@ class Fitted:
         self._resized = False
 
     def fit(self, tensor: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-        """Returns the interpreter, allocated for an input `shape`; `default` is that of input `tensor` in the file."""
+        """Returns the interpreter, allocated for an input `shape`; the input `tensor` has `default` in the file."""
         if shape != self.shape:
             self.shape = None
             if self._resized or shape != default:

@@ -41,13 +41,13 @@ class LocalRow:
     """A row taught on a device; one line of `device_agent enrolled --json`."""
 
     id: str  # unique in a fleet (`id_of`)
-    label: int | str  # of a regression, its values as text
+    label: int | str  # in a regression: the row's values as text
     time: int  # seconds since 1970
     row: tuple[Cell, ...]  # the raw cells: numbers; with a table also text, and None for a missing value
     digest: str  # names the release under which the row was taught
     columns: str  # identifies that release's columns (`fingerprint`)
     salt: str = ""  # random, so that equal rows get different ids
-    values: tuple[float, ...] = ()  # of a regression, one for each target
+    values: tuple[float, ...] = ()  # in a regression: one for each target
     omitted = ("values",)
 
 

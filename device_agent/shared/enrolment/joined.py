@@ -100,7 +100,7 @@ def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], added: int) -> KnnInfo:
-    """Returns knn.json for `added` more rows and for `classes`, new ones last; lists by class get values for these.
+    """Returns knn.json with `added` more rows and with `classes`, new ones last; lengthens each list by class.
 
     A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
     it is in every label set: without calibration rows, the conformal threshold admits every score.

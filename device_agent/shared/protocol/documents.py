@@ -39,7 +39,7 @@ class LockHolder:
     holder: str
     reason: str
     since: int  # seconds since 1970
-    pid: int  # of the process that holds it; 0: an unconfirmed activation does
+    pid: int  # of the process that holds the lock; 0: an unconfirmed activation holds it
 
 
 @record
@@ -47,8 +47,8 @@ class CellCounts:
     """Counts of cells that a release met, by column."""
 
     release: str  # digest
-    filled: dict[str, int]  # missing cells
-    unknown: dict[str, int]  # categories that it ignored
+    filled: dict[str, int]  # missing cells that were filled
+    unknown: dict[str, int]  # cells with a category that the model does not have
     gaps: dict[str, int] | None = None  # interrupted windows, by cause: `lines` bad or missing, jumps of the `time`
     left_out: dict[str, int] | None = None  # lines that have a column unknown to the model
     refused: int = 0  # bad lines of streams
@@ -61,11 +61,11 @@ class Taught:
     """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and the rows that are taught now."""
 
     did: str  # `enrol`, `forget`, `undo enrol` or `undo forget`
-    ids: tuple[str, ...]  # of the rows that it changed
+    ids: tuple[str, ...]  # ids of the rows that the command changed
     rows: int  # number of taught rows
-    labels: dict[str, int]  # their number by label
+    labels: dict[str, int]  # label -> number of taught rows
     digest: str  # SHA-256 of the output of `enrolled --json`, "" without rows
-    label: str = ""  # that `enrol` stored, which may be `1` where `1.0` was typed
+    label: str = ""  # the label that `enrol` stored, which may be `1` where `1.0` was typed
     schema: int = SCHEMA
     omitted = ("label",)
 
@@ -89,8 +89,8 @@ class TaughtRows:
     """Rows taught on a device."""
 
     digest: str  # SHA-256 of the output of `enrolled --json`, "" without rows
-    rows: int  # their number
-    labels: dict[str, int]  # their number by label
+    rows: int  # number of taught rows
+    labels: dict[str, int]  # label -> number of taught rows
 
 
 @record
@@ -112,7 +112,7 @@ class Status:
     device: DeviceInfo
     disk_free_bytes: int
     clock: int  # the device's clock, seconds since 1970
-    lock: LockHolder | None  # who began the pending activation; else the running command
+    lock: LockHolder | None  # who began the pending activation, else who runs a command; None: nobody
     device_id: str = ""  # names the device in rollback orders; empty until first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys whose new signatures are refused
     warnings: tuple[str, ...] = ()  # such as why the answering release would be refused today

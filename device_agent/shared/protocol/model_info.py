@@ -185,8 +185,8 @@ class KnnInfo:
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
     lattice: float | None = None  # step of training rows that are exact in float32 (knnkit.model.reference.lattice)
-    label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
-    reduced: Reduced | None = None  # absent in a model of all training rows
+    label_sets: tuple[LabelSets, ...] | None = None  # None: the model has no label sets
+    reduced: Reduced | None = None  # None: the model has all training rows
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
     #: Subtracted from raw float64 rows before they become float32; 0 for features that need none. None: float32 rows.
     origin: tuple[float, ...] | None = None
@@ -257,7 +257,8 @@ class Gates:
     balanced_accuracy: float | None = None  # lowest mean recall of the classes that have evaluation rows
     min_recall: float | None = None  # lowest recall of every class
     recall: dict[str, float] | None = None  # label -> lowest recall, in place of `min_recall`
-    not_worse_than: Literal["current"] | None = None  # by class, on these evaluation rows, before the switch
+    #: "current": no class may have a lower recall than in the running release, on the evaluation rows.
+    not_worse_than: Literal["current"] | None = None
     by: float = 0.0  # how much lower a recall may be for `not_worse_than`
     rmse: dict[str, float] | None = None  # target -> highest error of a regression; `default` for the others
     max_error: dict[str, float] | None = None  # the same for the largest error

@@ -82,8 +82,8 @@ class Running:
 class Compared:
     """Comparison of the running release with a new release, on the new one's evaluation rows."""
 
-    release: str  # of the running release, as `name` and `version`
-    name: str
+    release: str  # digest of the running release
+    name: str  # of the running release, as `version`
     version: str
     fits: bool  # false if the two have other features: then nothing was compared
     classes: tuple[ClassChange, ...] = ()
@@ -111,13 +111,13 @@ class EmbeddingCheck:
     """
 
     rows: int
-    bound: float  # distance from the host's row
-    largest_error: float  # distance from the host's row
+    bound: float  # greatest distance from the host's row that is allowed
+    largest_error: float  # greatest distance from the host's row
     above: int  # rows beyond the bound
     search_different: int  # rows of the device for which its search and float64 give different answers
-    labels_same: int  # equal the host's
-    labels_open: int  # differ, which the distance of the row from the host's can explain
-    labels_different: int  # differ without this reason
+    labels_same: int  # labels that equal the host's
+    labels_open: int  # labels that differ, which the distance of the row from the host's can explain
+    labels_different: int  # labels that differ without this reason
 
 
 @record
@@ -138,7 +138,7 @@ class Certificate:
     """
 
     nonce: str  # chosen by the host for this certificate
-    release: str
+    release: str  # digest
     name: str
     version: str
     sequence: int
@@ -148,7 +148,7 @@ class Certificate:
     different: int
     differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
     largest_distance_error: float  # greatest difference from a distance of the float64 reference
-    accuracy: float | None  # None for a regression
+    accuracy: float | None  # share of right answers; None for a regression, or if no true class is known
     accuracy_rows: int
     accepted: float | None  # share of evaluation rows that were not "unknown"
     confusion: tuple[tuple[int, ...], ...]  # [t][p]: evaluation rows of class t answered p; last column: "unknown"
@@ -201,7 +201,7 @@ class Installed:
 class TakenBack:
     """`device_agent rollback --own`: how the last activation by `--holder` ended, and the present state."""
 
-    taken: bool  # it was pending, and this command reverted it
+    taken: bool  # the activation was pending, and this command reverted it
     became: HistoryEntry | None  # last event of that activation, `confirmed` or `reverted`; None: none
     committed: ReleaseRef | None
     previous: ReleaseRef | None
@@ -242,14 +242,14 @@ class Bench:
     n_features: int
     k: int
     batch: int
-    one: Latency  # from one row to its answer
-    line: Latency  # from a line of CSV to an answer in CSV
+    one: Latency  # time from one row to its answer
+    line: Latency  # time from a line of CSV to an answer in CSV
     rows_per_second: float  # in batches of `batch` rows
-    verify_ms: float  # to verify the release
-    load_ms: float  # to verify and load it
+    verify_ms: float  # time to verify the release
+    load_ms: float  # time to verify and load the release
     model_bytes: int
     memory_bytes: int  # of the process with the model loaded
-    peak_bytes: int  # the highest
+    peak_bytes: int  # the process's highest use of memory
     installed_bytes: dict[str, int]  # disk space of each package of the agent
     runtime: RuntimeInfo
     device: DeviceInfo
