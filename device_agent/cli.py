@@ -57,7 +57,6 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of `commands` (name -> `Command`); if `arguments` name one, only of that, which saves 4 ms."""
-    from device_agent.shared.console.argument_parser import filled
     from device_agent.shared.console.root_hints import typed_root
 
     named = {word: commands[word] for word in arguments if word in commands}
@@ -66,7 +65,6 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     root = Parser(add_help=False, formatter_class=_formatter)
     root.add_argument(
         "--root",
-        type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
         help="folder of releases, keys and state (default: $KNNKIT_ROOT, else DIR if this Python is in DIR/venv, "

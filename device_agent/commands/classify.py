@@ -7,7 +7,6 @@ import sys
 
 from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
@@ -16,8 +15,8 @@ from device_agent.system import blas
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--input", type=filled, metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
-    add("--output", type=filled, metavar="FILE", help="file for the answers, - for standard output (default: -)")
+    add("--input", metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
+    add("--output", metavar="FILE", help="file for the answers, - for standard output (default: -)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
@@ -42,7 +41,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="ignore columns that the model does not have")
     help = "copy this column of the input, a feature or not, before each answer; repeat it for more"
-    add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
+    add("--keep", action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 
 

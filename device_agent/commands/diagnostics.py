@@ -16,7 +16,7 @@ from device_agent.commands.options import (
     store_of,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.argument_parser import count
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.system import blas
@@ -29,7 +29,7 @@ def _configure_check(parser: argparse.ArgumentParser) -> None:
         "--nonce", metavar="TEXT", default="", help="text that the certificate repeats, as proof that it is new"
     )
     text = "golden set to use instead of the release's own (`knnkit parity --data FILE`); - for standard input"
-    parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
+    parser.add_argument("--golden", metavar="FILE", help=text)
     add_runtime(parser, threads=False)
 
 
@@ -60,7 +60,7 @@ def _named(file: str | None) -> Iterator[None]:
 
 def _configure_compare(parser: argparse.ArgumentParser) -> None:
     text = "golden set of the other release (default: -, standard input)"
-    parser.add_argument("--golden", type=filled, metavar="FILE", default="-", help=text)
+    parser.add_argument("--golden", metavar="FILE", default="-", help=text)
     add_runtime(parser, threads=False)
 
 

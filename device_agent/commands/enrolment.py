@@ -8,7 +8,7 @@ import json
 from device_agent.commands import ring
 from device_agent.commands.options import add_holder, command, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.argument_parser import count
 from device_agent.shared.console.lists import first_of
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
@@ -24,12 +24,10 @@ _SHOWN = 60
 def _configure_enrol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     meaning = parser.add_mutually_exclusive_group(required=True)
-    meaning.add_argument(
-        "--label", type=filled, metavar="NAME", help="label of the rows: a label of the model, or a new one"
-    )
+    meaning.add_argument("--label", metavar="NAME", help="label of the rows: a label of the model, or a new one")
     help = "value of the rows, for a regression, or TARGET=VALUE for one of its targets; repeat it for more"
-    meaning.add_argument("--value", type=filled, metavar="VALUE", action="append", default=[], help=help)
-    add("--input", type=filled, metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
+    meaning.add_argument("--value", metavar="VALUE", action="append", default=[], help=help)
+    add("--input", metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),
@@ -60,10 +58,9 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
 
 def _configure_forget(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--label", type=filled, metavar="NAME", help="forget the rows of this label")
+    add("--label", metavar="NAME", help="forget the rows of this label")
     add(
         "--id",
-        type=filled,
         metavar="ID",
         action="append",
         default=[],
@@ -86,6 +83,10 @@ def _run_forget(arguments: argparse.Namespace) -> int:
         return ring.wipe(arguments)
     if arguments.ring:
         raise AgentError("--ring cannot be combined with other options", hint="python -m device_agent forget --ring")
+    if arguments.all and (arguments.label or arguments.id or arguments.last):
+        raise AgentError(
+            "--all cannot be combined with --label, --id or --last", hint="forget --all, or leave out --all"
+        )
     if not taught:
         raise AgentError("forget: which rows?", hint="--label NAME, --id ID, --last N, or --all; or --ring alone")
     found = teach.forget(

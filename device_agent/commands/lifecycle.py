@@ -19,7 +19,7 @@ from device_agent.commands.options import (
     store_of,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.argument_parser import count
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import AgentError
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 def _configure_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "release", type=filled, metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release"
-    )
+    parser.add_argument("release", metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release")
     add_class(parser)
 
 
@@ -59,12 +57,12 @@ def _configure_stage(parser: argparse.ArgumentParser) -> None:
 
 def _add_release(parser: argparse.ArgumentParser, more: str = "") -> None:
     help = f"an upload under ROOT/incoming, or any release directory{more}"
-    parser.add_argument("release", type=filled, metavar="DIR", help=help)
+    parser.add_argument("release", metavar="DIR", help=help)
 
 
 def _add_signature(parser: argparse.ArgumentParser, what: str) -> None:
     help = f"{what} (a `{constants.SIGNATURE_FILE}`), if a trusted key made it; - reads it from standard input"
-    parser.add_argument("--signature", type=filled, metavar="FILE", help=help)
+    parser.add_argument("--signature", metavar="FILE", help=help)
 
 
 def _signature_of(arguments: argparse.Namespace) -> bytes | None:
@@ -95,7 +93,7 @@ def _describe_staged(found: documents.Staged) -> str:
 
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("digest", type=filled, metavar="DIGEST", help="digest of a staged release, or its first digits")
+    parser.add_argument("digest", metavar="DIGEST", help="digest of a staged release, or its first digits")
     _add_signature(parser, "first replace the release's signature by this signature")
     _add_trial(parser)
 
@@ -167,7 +165,7 @@ def _run_install(arguments: argparse.Namespace) -> int:
 
 def _configure_confirm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "digest", type=filled, metavar="DIGEST", help="digest of the release that was activated, or its first digits"
+        "digest", metavar="DIGEST", help="digest of the release that was activated, or its first digits"
     )
     add_holder(parser)
 
@@ -204,13 +202,11 @@ CONFIRM = command("commit the release that was activated", _configure_confirm, _
 def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave",
-        type=filled,
         metavar="DIGEST",
         help="digest of the release to go back from, or its first digits; does nothing if another release answers",
     )
     parser.add_argument(
         "--order",
-        type=filled,
         metavar="FILE",
         help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to accept older releases "
         "again (`--reset-floor`); - reads it from standard input",

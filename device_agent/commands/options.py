@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.argument_parser import count
 from device_agent.shared.console.root_hints import root_folder
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, documents, json_codec
@@ -73,7 +73,7 @@ def number_of_threads(text: str) -> int:
 def add_class(parser: argparse.ArgumentParser) -> None:
     """Adds `--device-class`, the class to assume for this device: a release may be for one class of devices only."""
     help = "this device's class, which a release may require (default: from ROOT/device-class, else any)"
-    parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
+    parser.add_argument("--device-class", metavar="NAME", help=help)
 
 
 def add_holder(parser: argparse.ArgumentParser) -> None:

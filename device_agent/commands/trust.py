@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 
 from device_agent.commands.options import command, read_file, show, store_of
-from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants, documents
 
 
 def _configure_trust(parser: argparse.ArgumentParser) -> None:
     text = "a signed order that rotates or revokes a key (`knnkit trust` makes it); - reads it from standard input"
-    parser.add_argument("--apply", type=filled, metavar="FILE", help=text)
+    parser.add_argument("--apply", metavar="FILE", help=text)
 
 
 def _run_trust(arguments: argparse.Namespace) -> int:

@@ -108,7 +108,7 @@ def not_pending(state: StoreState, digest: str) -> ActivationFailed:
         return ActivationFailed(
             f"rolled back: the confirmation came too late, so the previous release answers{why}",
             reason="rolled-back",
-            hint="deploy again; a slow link needs a longer --deadline",
+            hint="deploy again; a slow link needs more time: knnkit deploy --confirm-within 5m --target HOST",
         )
     return ActivationFailed(
         f"no activation of {digest[:12]} waits for a confirmation",

@@ -6,23 +6,38 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
+from knnkit.errors import UsageError
 
 #: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
 
 
-def path(text: str) -> Path:
-    """Parses a path; refuses an empty text, which would mean the current folder."""
-    return Path(filled(text))
+def folder(text: str) -> Path:
+    """Parses the path of a folder; refuses -, which means standard input or output elsewhere."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is not a folder")
+    return Path(text)
 
 
 #: What options have in common: a switch, an option to repeat, and paths by what they name.
 FLAG: dict[str, Any] = {"action": "store_true"}
 MANY: dict[str, Any] = {"action": "append", "default": []}
-FILE: dict[str, Any] = {"type": path, "metavar": "FILE"}
-DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+PEM, PUB = (FILE | {"metavar": name} for name in ("PEM", "PUB"))
+DIR: dict[str, Any] = {"type": folder, "metavar": "DIR"}
+
+
+def refuse(arguments: argparse.Namespace, said: str, *names: str) -> None:
+    """Refuses options that would be ignored; `said` says why, and `names` are their names in `arguments`.
+
+    Raises:
+        UsageError: the command line has one of these options.
+    """
+    for name in names:
+        if getattr(arguments, name) not in (None, False, [], ()):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {said}", hint=f"leave out {option}")
 
 
 def whole(text: str) -> int:
@@ -85,26 +100,20 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
 
 
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
-    reach.add_argument(
-        "--root", type=filled, metavar="DIR", help="knnkit's directory on the device (default: ~/.knnkit)"
-    )
+    reach.add_argument("--root", metavar="DIR", help="knnkit's directory on the device (default: ~/.knnkit)")
     reach.add_argument(
         "-i",
         "--identity",
-        type=filled,
         metavar="FILE",
         help="private SSH key, or the .pub of a key in the key agent; no other key is offered",
     )
-    reach.add_argument(
-        "-J", "--jump", type=filled, metavar="HOSTS", help="connect through user@host[:port]; several with commas"
-    )
+    reach.add_argument("-J", "--jump", metavar="HOSTS", help="connect through user@host[:port]; several with commas")
     reach.add_argument(
         "--ssh-config",
-        type=filled,
         metavar="FILE",
         help="ssh_config file; knnkit may run the commands in it (default: the files that ssh reads)",
     )
-    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys to read before ~/.ssh/known_hosts")
+    reach.add_argument("--known-hosts", metavar="FILE", help="host keys to read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
     reach.add_argument(
         "--connect-retries", type=int, metavar="N", help="how often to try again to connect (default: 2)"
@@ -137,7 +146,6 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument("--offline", **FLAG, help="send all wheels from this host: the devices have no internet")
     bare.add_argument(
         "--wheels",
-        type=filled,
         metavar="DIR",
         help="folder of wheels on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels); from a folder that "
         "you name, your own builds are used, too",

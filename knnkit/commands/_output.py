@@ -150,8 +150,13 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes:
         suffixes: ends that the file's name may have; messages show the first two. (): any.
 
     Raises:
-        UsageError: there is no such folder, the path is a folder, the suffix is wrong, or the file is one of `mine`.
+        UsageError: there is no such folder, the path is a folder or -, the suffix is wrong, or the file is one of
+            `mine`.
     """
+    if str(path) == "-":
+        raise UsageError(
+            f"{option} - would write a file that is called -", hint=f"{option} NAME{''.join(suffixes[:1])}"
+        )
     if suffixes and path.suffix not in suffixes:
         said = f"{option} {path}: the file name must end in {' or '.join(suffixes[:2])}"
         name = path.with_suffix(".html") if path.name else f"{option[2:]}.html"

@@ -67,7 +67,7 @@ def _keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="PREFIX",
-        type=_options.path,
+        type=Path,
         default=_options.KEY_PREFIX,
         help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
     )
@@ -94,7 +94,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
     parser.add_argument(
         "--row",
         type=_options.whole,
@@ -106,19 +106,17 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _diff(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "before", metavar="A", type=_options.path, help="the release before: a directory or model.tflite"
-    )
+    parser.add_argument("before", metavar="A", type=Path, help="the release before: a directory or model.tflite")
     help = "the release after: a directory or model.tflite"
-    parser.add_argument("after", metavar="B", type=_options.path, nargs="?", help=help)
+    parser.add_argument("after", metavar="B", type=Path, nargs="?", help=help)
     own = "your own labelled rows (default: the evaluation rows of both releases)"
     parser.add_argument("--data", **FILE, help=own)
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="label column of FILE (default: label)")
+    parser.add_argument("--label", metavar="COLUMN", help="label column of FILE (default: label)")
     _options.add_json(parser)
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
     what = parser.add_mutually_exclusive_group()
     said = "print what the model was built from, as an in-toto statement, not the card"
     what.add_argument("--provenance", **FLAG, help=said)
@@ -314,7 +312,7 @@ def _schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(text: str) -> Path | None:
-    return None if text == "-" else _options.path(text)
+    return None if text == "-" else Path(text)
 
 
 #: Command -> adds its flags and arguments to a parser.

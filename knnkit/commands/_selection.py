@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pydantic
 
 from device_agent.shared.protocol import constants
 from knnkit.commands import _config
 from knnkit.commands._output import read_report
+from knnkit.config import messages
 from knnkit.config.parse import Config, RolloutConfig, parse_duration
 from knnkit.errors import NothingToDo, SigningKeyError, UsageError
 from knnkit.fleet import targets as target
@@ -45,6 +49,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     if arguments.root is not None:  # relative to the current folder on this machine, to the home folder on a device
         here = str(Path(arguments.root).expanduser().absolute())
         targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
+    target.require_distinct(targets)
     if arguments.retry_from is None:
         return agreed(targets)
     names = read_report(arguments.retry_from).unfinished()
@@ -144,29 +149,50 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults.
 
     Raises:
-        UsageError: `--connect-retries` is negative, or a time limit is not a duration.
+        UsageError: a number or a time limit is not one that deploy.yaml may have.
     """
     said = config.rollout if config else RolloutConfig()
-    retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
-    if retries < 0:
-        raise UsageError(f"--connect-retries {retries}: it must be 0 or more", hint="--connect-retries 2")
     return Pace(
-        connect=duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"),
-        retries=retries,
-        command=duration(arguments.command_timeout, said.command_timeout, "--command-timeout"),
-        confirm=duration(getattr(arguments, "confirm_within", None), said.confirm_within, "--confirm-within"),
-        lock=duration(getattr(arguments, "wait", None), 0.0, "--wait"),
+        connect=connect_timeout(arguments, said),
+        retries=_limited("--connect-retries", arguments.connect_retries, said),
+        command=_limited("--command-timeout", _duration("--command-timeout", arguments.command_timeout), said),
+        confirm=_limited(
+            "--confirm-within", _duration("--confirm-within", getattr(arguments, "confirm_within", None)), said
+        ),
+        lock=_duration("--wait", getattr(arguments, "wait", None)) or 0.0,
     )
 
 
-def duration(text: str | None, default: float, option: str) -> float:
-    """Parses a duration such as `60s` or `5m`, the value of `option`; returns seconds, or `default` for None.
+def connect_timeout(arguments: argparse.Namespace, said: RolloutConfig) -> float:
+    """Returns the seconds in which a connection must open: `--connect-timeout`, else that of `said`."""
+    seconds = _limited("--connect-timeout", _duration("--connect-timeout", arguments.connect_timeout), said)
+    return float(seconds)
+
+
+def _limited(option: str, value: Any, said: RolloutConfig) -> Any:
+    """Returns the value of `option`, or that of deploy.yaml (`said`) for None.
+
+    Raises:
+        UsageError: deploy.yaml does not allow this value.
+    """
+    key = option[2:].replace("-", "_")
+    if value is None:
+        return getattr(said, key)
+    try:
+        return getattr(RolloutConfig.model_validate({key: value}), key)
+    except pydantic.ValidationError:
+        wanted, usual = messages.expected(RolloutConfig, (key,)), RolloutConfig.model_fields[key].default
+        raise UsageError(f"{option} {value:.15g}: expected {wanted}", hint=f"{option} {usual:g}") from None
+
+
+def _duration(option: str, text: str | None) -> float | None:
+    """Parses the value of `option`, a duration such as `60s` or `5m`; returns seconds, or None for None.
 
     Raises:
         UsageError: `text` is not a duration.
     """
     if text is None:
-        return default
+        return None
     try:
         return float(parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text))
     except ValueError as error:
@@ -182,13 +208,9 @@ def concurrency_of(arguments: argparse.Namespace, config: Config | None) -> int:
     """Returns how many devices are worked on at a time: `--concurrency`, else deploy.yaml's number, else the default.
 
     Raises:
-        UsageError: the number is less than 1.
+        UsageError: the number is not one that deploy.yaml may have.
     """
-    said = config.rollout if config else RolloutConfig()
-    concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
-    if concurrency < 1:
-        raise UsageError(f"--concurrency is at least 1, found {concurrency}", hint="--concurrency 16")
-    return int(concurrency)
+    return int(_limited("--concurrency", arguments.concurrency, config.rollout if config else RolloutConfig()))
 
 
 def holder() -> str:

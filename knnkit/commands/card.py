@@ -19,6 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the model card, or the document that --provenance or --sbom asks for; returns 0."""
     path: Path = arguments.path
     model = _output.model_file(path)
+    if arguments.output == Path("-"):
+        arguments.output = None
     if arguments.output is not None:
         _output.check_new_file("-o", arguments.output, [model, *model.parent.glob("*")] if path.is_dir() else [model])
     with raised_as(UsageError, hint="knnkit build --force"):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _config, _decision_regions, _output, _query, _selection
+from knnkit.commands import _config, _decision_regions, _options, _output, _query, _selection
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._query import Console
 from knnkit.config.parse import Build, Config, parse_amount
@@ -38,6 +38,8 @@ from knnkit.render.fleet_report import page_of
 def run(arguments: argparse.Namespace) -> int:
     """Deploys releases to the selected devices; returns the exit code of the whole run."""
     _output.check_report_paths(arguments)
+    if arguments.provision == "never":
+        _options.refuse(arguments, "cannot be combined with --provision never", "runtime", "offline", "wheels")
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     rules = _rules(arguments, config)

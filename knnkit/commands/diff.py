@@ -17,7 +17,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
-from knnkit.commands import _output
+from knnkit.commands import _options, _output
 from knnkit.data import files
 from knnkit.data.dataset import Dataset
 from knnkit.errors import UsageError, flags_for
@@ -37,6 +37,8 @@ _VOTERS = 5
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the labels that change; returns 0."""
+    if not arguments.data:
+        _options.refuse(arguments, "is the label column of --data FILE", "label")
     if arguments.after is None:
         old, new = shlex.quote(f"{arguments.before}.old"), shlex.quote(str(arguments.before))
         hint = f"before a build, keep a copy: cp -r {new} {old}; after it: knnkit diff {old} {new}"
@@ -88,9 +90,10 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
     if model.info.input is not None:
         said = f"--data takes rows, but {model.info.name} takes windows, sounds or pictures"
         raise UsageError(said, hint="leave --data out to compare on the golden rows of both releases")
+    label = arguments.label or "label"
     if plan is None:
-        return files.load(arguments.data, arguments.label, names, wide=True)
-    return table.apply(plan, files.load(arguments.data, arguments.label, names, table.policy_for(plan)))
+        return files.load(arguments.data, label, names, wide=True)
+    return table.apply(plan, files.load(arguments.data, label, names, table.policy_for(plan)))
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol.reports import EmbeddingCheck
-from knnkit.commands import _config, _decision_regions, _output, _query, _selection
+from knnkit.commands import _config, _decision_regions, _options, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError, flags_for
 from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -27,6 +27,8 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each device's certificate (how its answers differ); returns 4 if a gate failed."""
+    if not arguments.data:
+        _options.refuse(arguments, "is the label column of --data FILE", "label")
     _output.check_report_paths(arguments)  # before the reference answers own rows, which may take minutes
     report = (
         _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity", built=_built(arguments))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _config, _output, _query, _selection
+from knnkit.commands import _config, _options, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
 from knnkit.fleet.report import DeviceReport
@@ -21,6 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     targets = _selection.select_targets(arguments, config)
     if arguments.remove and not (arguments.target or arguments.on):
         raise UsageError("--remove needs the devices by name", hint="--target DEVICE, or --on TAG")
+    if arguments.remove:
+        _options.refuse(arguments, "cannot be combined with --remove", "key", "runtime", "offline", "wheels")
     keys = {} if arguments.remove else _selection.trusted_keys(arguments, config)
     pace, nonce = _selection.pace_of(arguments, config), _selection.nonce()
     how = {"offline": arguments.offline, "wheels": arguments.wheels, "remove": arguments.remove, "nonce": nonce}

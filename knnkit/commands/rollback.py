@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from device_agent.shared.protocol.documents import History, TrustedKeys
-from knnkit.commands import _config, _output, _parsers, _query
+from knnkit.commands import _config, _options, _output, _parsers, _query
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.query import Kind
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -24,6 +24,10 @@ _SHORTEST = 8
 
 def run(arguments: argparse.Namespace) -> int:
     """Rolls the selected devices back, except those that have already gone back; returns the exit code."""
+    if arguments.reset_floor is not None:
+        _options.refuse(arguments, "is for a rollback, not for --reset-floor", "allow_revoked")
+    elif arguments.to is None:
+        _options.refuse(arguments, "is for --to and --reset-floor", "signing_key")
     allow = ("--allow-revoked",) if arguments.allow_revoked else ()
     if arguments.reset_floor is not None:
         return _ordered(arguments, "floor", ())

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _config, _selection, trust_keys
+from knnkit.commands import _config, _options, _selection, trust_keys
+from knnkit.config.parse import RolloutConfig
 from knnkit.errors import HostKeyError, UsageError
 from knnkit.fleet.jobs.enrol_host_key import enrol_host
 from knnkit.fleet.targets import select
@@ -20,24 +21,26 @@ def run(arguments: argparse.Namespace) -> int:
     if about_keys and arguments.host is not None:
         raise UsageError("HOST is only for host keys; for signing keys, use --target", hint="knnkit trust --help")
     if about_keys:
+        _options.refuse(arguments, "is for host keys, not for signing keys", "fingerprint", "yes", "replace")
         return trust_keys.run(arguments)
     if arguments.host is None:
         hint = f"knnkit trust {arguments.target[0]}" if arguments.target else "knnkit trust --help"
         raise UsageError("name a HOST to add its host key, or give an option for signing keys", hint=hint)
+    _options.refuse(arguments, "is for signing keys, not for host keys", "signing_key", "out")
+    _options.refuse(arguments, f"has no use beside HOST, {arguments.host}", "target", "on", "retry_from", "report")
     return _enrol(arguments, arguments.host)
 
 
 def _enrol(arguments: argparse.Namespace, host: str) -> int:
     """Shows the fingerprint of `host`, and adds its key to known_hosts if a person agrees; returns 0."""
-    found = select(
-        _config.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
-    )
+    config = _config.load_config(arguments)
+    found = select(config, named=[host], overrides=_selection.overrides(arguments), called="HOST")
     target = _selection.agreed(found)[0]
     typed = target.address.typed if target.address else None
     done = enrol_host(
         target,
         agree=lambda name, kind, found: _agree(arguments, typed, name, kind, found),
-        timeout=_selection.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
+        timeout=_selection.connect_timeout(arguments, config.rollout if config else RolloutConfig()),
         known_hosts=Path(arguments.known_hosts) if arguments.known_hosts else None,
         replace=arguments.replace,
     )

@@ -15,7 +15,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
-from knnkit.commands import _config, _output, _query, _selection
+from knnkit.commands import _config, _options, _output, _query, _selection
 from knnkit.errors import UsageError, unwritten
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import keys, orders, signing
@@ -32,6 +32,8 @@ def wanted(arguments: argparse.Namespace) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     """Shows or changes signing keys; returns the exit code of the fleet."""
+    if not (arguments.rotate or arguments.revoke):
+        _options.refuse(arguments, "is for --rotate and --revoke", "signing_key", "out")
     if arguments.show:
         return _show(arguments)
     if arguments.keys:
@@ -39,10 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     selected = bool(arguments.target or arguments.on or arguments.retry_from)
     if not selected and (arguments.apply or not arguments.out):
         raise UsageError("nobody receives this order", hint="name devices with --target or --on, or a file with --out")
-    order = _order(arguments)
     if arguments.out:
         mine = [arguments.out] if arguments.out.suffix in (".pem", ".pub", ".yaml") else []
         _output.check_new_file("--out", arguments.out, mine)
+    order = _order(arguments)
+    if arguments.out:
         _write(arguments.out, order)
     return _send(arguments, order) if selected else 0
 

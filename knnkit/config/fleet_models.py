@@ -30,6 +30,9 @@ from knnkit.config.field_types import (
     short_target,
 )
 
+#: The host that is the embedded device: this machine.
+LOCAL = "local"
+
 
 class ReleaseConfig(Section):
     """Directory, version, sequence and lifetime of a release."""
@@ -132,11 +135,13 @@ class FleetConfig(Section):
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:
         seen: set[str] = set()
-        for target in self.targets:
+        for at, target in enumerate(self.targets):
             name = target.name or target.host
             if name in seen:
                 problem = f"two targets are called {name!r}: give one of them another name"
                 raise no_sense(problem, f"{{host: {target.host}, name: {name}-2}}")
+            if name == LOCAL != target.host:
+                raise no_sense("a target called 'local' is this machine", f"name: {target.host}", f"targets/{at}/name")
             seen.add(name)
         return self
 

@@ -175,7 +175,7 @@ def read(text: str, source: str) -> Document:
         said = f"{source}:{line}: not YAML: the character {text[error.position]!r} is not allowed"
         raise ConfigError(said, hint=f"remove it from line {line}") from None
     except (yaml.YAMLError, RecursionError) as error:
-        problem = str(error) or "nested too deep"
+        problem = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ConfigError(
             f"{source}: not YAML: {problem}", hint="is it the right file? knnkit init writes a new one"
         ) from None

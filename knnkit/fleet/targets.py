@@ -5,19 +5,20 @@ They come from deploy.yaml, `--target` and tags. Opens no connection."""
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import check_jump
+from knnkit.config.fleet_models import LOCAL
 from knnkit.config.parse import Config, TargetConfig, split_address
 from knnkit.errors import UsageError
 from knnkit.transport.address import Address, Typed
-
-LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,24 @@ def select(
             "no device is named", hint="--target user@host[:port], --target local, or targets in deploy.yaml"
         )
     return tuple(_override(target, overrides or Overrides()) for target in chosen.values())
+
+
+def require_distinct(targets: Iterable[Target]) -> None:
+    """Refuses two targets that are one device, on which two jobs at a time would hinder each other.
+
+    Raises:
+        UsageError: two targets have the same host, the same way to it, and the same root.
+    """
+    seen: dict[tuple[Any, ...], Target] = {}
+    for one in targets:
+        root = posixpath.normpath(one.root)
+        root = root.removeprefix("~/") if one.address else str(Path(root).expanduser().resolve())
+        to = one.address
+        device = (root, to and (to.host.lower(), to.user, to.port, to.jump))
+        if device in seen:
+            said = f"{seen[device].name} and {one.name} are one device: {one}, root {one.root}"
+            raise UsageError(said, hint=f"--target {one.name}, or give them different roots in deploy.yaml")
+        seen[device] = one
 
 
 def only(targets: Iterable[Target], names: Sequence[str], source: str) -> tuple[Target, ...]:

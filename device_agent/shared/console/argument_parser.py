@@ -15,13 +15,6 @@ _FRACTIONS = ("float", "seconds", "share")
 _MOST = 1_000_000_000
 
 
-def filled(text: str) -> str:
-    """Returns the text; makes argparse refuse "", so that an unset shell variable does not select the default."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return text
-
-
 def count(text: str, most: int = _MOST) -> int:
     """Parses a whole number from 1 to `most`; refuses any other text by an exception that `argparse` reports."""
     number = int(text)
@@ -30,10 +23,31 @@ def count(text: str, most: int = _MOST) -> int:
     return number
 
 
+class _Store(argparse._StoreAction):
+    """Stores a value; refuses a second one that differs, or the first one would be lost without a word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Stores `values` in `namespace`; raises ArgumentError if the option had another value before."""
+        if option_string and parser.given.setdefault(self.dest, values) != values:
+            first = parser.given[self.dest]
+            raise argparse.ArgumentError(self, f"it is given twice: {str(first)[:40]!r} and {str(values)[:40]!r}")
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` with one message and one hint for an error; `root` is the `--root` to add to hints."""
+    """`argparse.ArgumentParser` with one message and one hint for an error; `root` is the `--root` to add to hints.
+
+    Refuses an empty value, which an unset variable of a shell makes, and two values of an option that takes one.
+    `given` maps names of options to the values that the command line gives them.
+    """
 
     root = ""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.given: dict[str, Any] = {}
+        self.register("action", None, _Store)
+        self.register("action", "store", _Store)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Like `argparse`, but the error about an unknown argument names the command, and suggests an option of it."""
@@ -49,8 +63,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Like `argparse`; stores the arguments, from which an error makes its hint."""
-        self._words = list(args or ())
+        self._words, self.given = list(args or ()), {}
         return super().parse_known_args(args, namespace)
+
+    def _get_values(self, action: Any, arg_strings: Any) -> Any:
+        if "" in arg_strings and not isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(action, "it is empty")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and a hint; exits with 2."""

@@ -126,7 +126,7 @@ def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None
         (
             lambda: confirmed(transitions.revert(begun(), "", NOW)),
             "rolled-back",
-            "a slow link needs a longer --deadline",
+            "knnkit deploy --confirm-within 5m --target HOST",
         ),
         (lambda: transitions.roll_back(StoreState(), "ann", NOW), "no-previous", "knnkit deploy --target HOST"),
         (lambda: transitions.checked_deadline(0.0), None, "--deadline 60"),

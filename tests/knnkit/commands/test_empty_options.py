@@ -1,4 +1,4 @@
-"""An option that is empty, as an unset variable of a shell makes it, is refused, and never stands for the default."""
+"""An empty option, as an unset variable of a shell makes it, is refused; so are two values where one is taken."""
 
 from __future__ import annotations
 
@@ -6,32 +6,50 @@ import argparse
 
 import pytest
 
+from device_agent import cli as agent_cli
 from device_agent.shared.console.argument_parser import Parser
 from knnkit import cli
 from knnkit.commands import COMMANDS, _parsers
 
-#: Options of text that names something; an empty one would mean this folder, or no jump host.
-KINDS = ("FILE", "DIR", "PEM", "PUB", "HOSTS")
 
-
-def options() -> list[tuple[str, str]]:
-    found = []
+def options() -> list[tuple[str, argparse.Action]]:
+    found: list[tuple[str, argparse.Action]] = []
     for name in COMMANDS:
         parser = Parser(prog="knnkit")
         _parsers.CONFIGURE[name](parser)
-        for action in parser._actions:
-            takes_one = isinstance(action, (argparse._StoreAction, argparse._AppendAction)) and action.option_strings
-            if takes_one and action.metavar in KINDS:
-                found.append((name, action.option_strings[-1]))
+        found += [(name, action) for action in parser._actions if action.option_strings and action.nargs != 0]
     return found
 
 
-@pytest.mark.parametrize(("command", "option"), options())
-def test_an_empty_value_is_refused(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def ids(value: object) -> str:
+    return value.option_strings[-1] if isinstance(value, argparse.Action) else str(value)
+
+
+@pytest.mark.parametrize(("command", "action"), options(), ids=ids)
+def test_an_empty_value_is_refused(command: str, action: argparse.Action, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, option, ""])
+        cli.main([command, action.option_strings[-1], ""])
     assert ended.value.code == 2
-    assert option in capsys.readouterr().err
+    assert f"{action.option_strings[-1]}: it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["enrol", "--label", "a", "--input", ""], ["check", "--nonce", ""], ["confirm", ""]])
+def test_the_agent_refuses_an_empty_value(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        agent_cli.main(words)
+    assert ended.value.code == 2
+    assert "it is empty" in capsys.readouterr().err
+
+
+def test_two_values_of_an_option_that_takes_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for main, words in (
+        (agent_cli.main, ["enrol", "--label", "a", "--input", "1.csv", "--input", "2.csv"]),
+        (cli.main, ["deploy", "--root", "a", "--max-failures", "1", "--root", "b"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        assert "it is given twice: " in capsys.readouterr().err
 
 
 #: Names of numbers in help, and whether a fraction is allowed.
