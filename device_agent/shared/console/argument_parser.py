@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     def _get_values(self, action: Any, arg_strings: Any) -> Any:
         if "" in arg_strings and not isinstance(action, argparse._SubParsersAction):
             raise argparse.ArgumentError(action, "it is empty")
-        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and a hint; exits with 2."""
