@@ -7,6 +7,7 @@ proven bound of the rounding error. `exact` ranks the remaining rows in float64.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,8 @@ Float64 = NDArray[np.float64]
 _UNIT, _TINY = 2.0**-24, 2.0**-126
 #: Scores at a time: 1 MB fits the caches of most boards.
 _SCORES = 1 << 18
+#: NumPy copies a row of fewer numbers to a buffer before it is compared with one number. (By default, of 8,192.)
+_BUFFERED = 1 << 10
 #: Groups of scores whose least ones bound the k-th score; at least eight times k.
 _GROUPS = 64
 #: After so many pairs for each neighbour, the limit is found again: sorting few pairs takes as long as one block.
@@ -160,7 +163,7 @@ class BlockSearch:
         found: list[tuple[Any, Any, Any]] = []
         memory = np.empty(0, np.float32)
         added = 0  # pairs since the limit was found
-        with np.errstate(over="ignore", invalid="ignore"):  # counts in this thread only
+        with np.errstate(over="ignore", invalid="ignore"), _small_buffer():  # count in this thread only
             limit = self._limit(most, scale)[1] if known else None
             for start, rows in blocks:
                 size = len(factors) * len(rows)
@@ -320,6 +323,15 @@ class BlockSearch:
         for block in self._rows.blocks:
             step = max(1, _SQUARES // block.shape[1])
             yield from (block[start : start + step] for start in range(0, len(block), step))
+
+
+@contextlib.contextmanager
+def _small_buffer() -> Iterator[None]:
+    before = np.setbufsize(_BUFFERED)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 def _bound(scores: Float32, k: int) -> Float32:

@@ -99,12 +99,13 @@ def test_an_error_in_a_thread_is_an_error_of_the_batch(monkeypatch: pytest.Monke
             raise ValueError("a damaged row")
         return score(self, factors, block, start, scores)
 
-    before = threading.active_count()
+    before, buffer = threading.active_count(), np.getbufsize()
     monkeypatch.setattr(block_search.BlockSearch, "_score", fails)
     with pytest.raises(ModelUnusable, match="is damaged: a damaged row"):
         model.answers(rows[:10])
     assert threading.active_count() == before
     monkeypatch.undo()
+    assert np.getbufsize() == buffer
     assert model.answers(rows[:10])["indices"][:, 0].tolist() == [*range(10)]
 
 
