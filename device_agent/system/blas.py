@@ -1,8 +1,8 @@
 """Kernels and threads of NumPy's matrix products.
 
 OpenBLAS computes NumPy's matrix products. When NumPy is imported, it reads from the environment how many threads and
-which kernels (code for one kind of processor) to use. Threads of our own (`in_threads`) also share what NumPy computes
-between products, in one thread each.
+which kernels (code for one kind of processor) to use. `in_threads` starts threads of our own instead, which also share
+what NumPy computes between products; OpenBLAS then computes each product in one thread.
 """
 
 from __future__ import annotations
