@@ -19,7 +19,7 @@ LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
-    """Removes the request's root folder; returns whether it is gone (`removed`), and paths `left`.
+    """Removes the request's root folder; returns `removed` (was it there?) and the paths `left`.
 
     Raises Trouble if a file's name is not in the request's `known` (`not-ours`), or a deploy runs (`locked`).
     """
@@ -51,7 +51,7 @@ def remove(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """Returns a dict: `removed` (the root is gone); if paths are left, `root` and `left` ("PATH: reason" each)."""
+    """Returns a dict: `removed` (was it there?); if paths are left, `root` and `left` ("PATH: reason" each)."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 

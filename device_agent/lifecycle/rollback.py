@@ -29,10 +29,10 @@ def roll_back(
 ) -> Committed:
     """Reverts a pending activation; without one, verifies and checks the previous release, and goes back to it.
 
-    Does nothing if the device has just gone back already (by this command, or because no confirmation came): a host
-    that asks twice, or too late, must not move the device one release further. With `leave`, a digest, does nothing
-    unless that release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns
-    (no confirmation, a reboot) are always allowed. `holder` names who rolls back; `runtime` runs the check.
+    With `leave`, a digest, does nothing unless that release answers. Without it, does nothing if the device has just
+    gone back already (by this command, or because no confirmation came): a host that asks twice, or too late, must not
+    move the device one release further. A release whose key was revoked is refused unless `allow_revoked`; automatic
+    returns (no confirmation, a reboot) are always allowed. `holder` names who rolls back; `runtime` runs the check.
 
     Raises:
         ActivationFailed: there is no release to go back to.

@@ -78,7 +78,8 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """Returns the last (`count`, n_features) rows that a running stream answered.
 
     Raises:
-        BadInput: there are fewer rows, one of them was refused, the model has other columns, or several streams run.
+        BadInput: there are fewer rows, one of them was refused, the model has transforms or other columns than the
+            stream's, or several streams run.
     """
     if info.table and info.table.transforms:
         said = "--last: a stream does not store the rows of this model, because its pipeline changes them"

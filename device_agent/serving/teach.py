@@ -57,7 +57,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
     Raises:
         Refused: the release does not allow these rows.
         BadInput: a row or the label cannot be read.
-        AgentError, DeviceUnfit: the journal is full or damaged, or no release answers.
+        AgentError, DeviceUnfit: the journal is locked, full or damaged, or no release answers.
     """
     loaded = load_accepted(store, answering(store).release, request.runtime)
     try:
