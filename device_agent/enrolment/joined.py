@@ -181,7 +181,7 @@ class JoinedExact(ExactKnn):
         return self._by.to_metric(found)
 
     def _measures(self, terms: Float64) -> Float64:
-        """Returns (m,) squared distances (manhattan: distances) from (m, p) differences; relative errors below 2^-37."""
+        """Returns (m,) squared distances (manhattan: distances) from (m, p) differences; relative error below 2^-37."""
         terms = terms if self._unweighted else terms * self._weights
         return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
