@@ -24,7 +24,7 @@ def count(text: str, most: int = _MOST) -> int:
 
 
 class _Store(argparse._StoreAction):
-    """Stores a value; refuses a second one that differs, or the first one would be lost without a word."""
+    """Stores the value of an option; refuses another value of the same option, which would silently replace it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Stores `values` in `namespace`; raises ArgumentError if the option had another value before."""
@@ -37,7 +37,7 @@ class _Store(argparse._StoreAction):
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` with one message and one hint for an error; `root` is the `--root` to add to hints.
 
-    Refuses an empty value, which an unset variable of a shell makes, and two values of an option that takes one.
+    Refuses an empty value (from an unset shell variable, for example), and two values of an option that takes one.
     `given` maps names of options to the values that the command line gives them.
     """
 
