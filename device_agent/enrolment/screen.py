@@ -49,7 +49,7 @@ class _Rows:
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:
-        """Returns (n, r) bool: whether each row (or its ball) may be within the distance (n,) `limit` of each query."""
+        """Returns (n, r) bool: whether each row (or its ball) may be at most (n,) `limit` away from each query."""
         within = limit[:, np.newaxis] + self._radius
         least = (squares - self._error * self.sizes(squares))[:, np.newaxis] - within * within
         scores = queries @ self._rows.T

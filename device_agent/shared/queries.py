@@ -307,7 +307,7 @@ def answers_by_name(answers: Any, names: Sequence[str], error: Callable[..., Exc
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` label, or all t of (n, t) labels, equal `truth`.
+    """Returns the share (0 to 1) of rows whose `predicted` labels, (n,) or (n, t), all equal those in `truth`.
 
     A label True also equals the text "True".
 
