@@ -46,11 +46,6 @@ _FEW = 16  # taught rows: a ball around them saves nothing
 class JoinedExact(ExactKnn):
     """The float64 classifier over the training rows of a model file and the taught rows.
 
-    Args:
-        path: the model file.
-        info: knn.json, the metadata of that file.
-        joined: the taught rows.
-
     Raises:
         ModelUnusable: the model's exact tables (exact.npz) are missing or damaged.
     """
@@ -278,8 +273,6 @@ class JoinedKNN:
     """A model with the rows taught on a device; classifies as `TfliteKNN` does.
 
     Args:
-        signed: the model of the signed release.
-        joined: the taught rows.
         exact: the float64 classifier of another `JoinedKNN` with the same rows, to share its memory; None: a new one.
 
     Raises:

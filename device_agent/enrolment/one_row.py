@@ -46,7 +46,6 @@ class OneRow:
         unit: factor that converts distances of `screen`, and roots of `measures` (manhattan: `measures` themselves), to
             distances in model space.
         classes: class index of each row: the training rows, then the taught rows.
-        own: number of training rows.
     """
 
     def __init__(

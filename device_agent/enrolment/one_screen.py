@@ -61,7 +61,6 @@ class OneScreen:
     """Finds the taught rows near one row. Has memory of its own, so it serves one thread.
 
     Args:
-        tables: the taught rows.
         coordinates: function from one query to its (width,) approximate coordinates in model space, weighted; for
             cosine, not divided by their norm.
     """

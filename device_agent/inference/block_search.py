@@ -46,7 +46,6 @@ class BlockSearch:
     Args:
         rows: the training rows in model space, minus a fixed row (the centre), as all queries are.
         weights: (p,) float64, multiplies the difference in each coordinate.
-        k: number of neighbours.
         manhattan: True: a measure (what orders neighbours) is a sum of absolute differences; False: of squared ones.
         step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known. If
             those of a query are such multiples, too, the query's float32 scores up to `Scale.exact` are exact.

@@ -47,11 +47,6 @@ _TABLES: dict[str, tuple[int, type[np.generic]]] = {
 class ExactKnn:
     """The classifier of one model file, computed in float64.
 
-    Args:
-        path: the model file.
-        info: the metadata in the model file (knn.json).
-        threads: number of threads that share a batch.
-
     Raises:
         ModelUnusable: exact.npz (the exact tables) is missing or damaged, or refers to bytes outside the file.
     """

@@ -35,7 +35,6 @@ class GraphRunner:
     Args:
         interpreter: of the model, loaded by `loader`.
         loader: loads the model again for other threads.
-        info: the metadata in the model file (knn.json).
         packed: whether XNNPACK may pack (copy) the weights of the graphs that `loader` loads.
         search: the search for batches, one of `constants.SEARCHES` that the model has.
         alone: the search for single rows, also one of `constants.SEARCHES`.
@@ -44,8 +43,6 @@ class GraphRunner:
     Attributes:
         one: the graph for one row.
         batch_rows: number of rows of the batch graph.
-        search: the search for batches.
-        alone: the search for single rows.
 
     Raises:
         ModelUnusable: the model does not have these graphs.

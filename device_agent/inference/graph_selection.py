@@ -36,7 +36,6 @@ class Graphs:
 
     Args:
         loader: loads the model. Its threads are those of the runtime; for a small model, those that share a batch.
-        info: the metadata in the model file (knn.json).
         packed: whether XNNPACK may pack (copy) the weights; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows. Weights that are not large are then packed at once.
         rare: whether only single rows use the graphs, because NumPy answers batches.
@@ -45,7 +44,6 @@ class Graphs:
 
     Attributes:
         waits: number of rows still to answer before the weights are packed; 0 if they are packed or never will be.
-        loader: the loader of the graphs.
 
     Raises:
         ModelUnusable: this runtime cannot load the model.

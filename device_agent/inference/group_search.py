@@ -31,7 +31,6 @@ class GroupSearch(BlockSearch):
     Args:
         rows: the training rows in model space (the metric is not manhattan), minus a fixed row, as all queries are.
         weights: (p,) float64, multiplies the difference in each coordinate.
-        k: number of neighbours.
         step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known.
         and_ties: function from a measure (what orders neighbours) to the highest measure that counts as tied with it.
         groups: the groups of training rows.

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 class NumpySearch:
     """The search of one model file in NumPy.
 
-    Args:
-        loader: the loader of NumPy, with the path of the file.
-        info: the metadata in the model file (knn.json).
-
     Attributes:
         one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.
         batch_rows: number of rows that one matrix product answers.

@@ -38,9 +38,7 @@ class Ranking:
     """Finds the k nearest of given training rows.
 
     Args:
-        rows: the training rows.
         by: the measure, a power of the distance.
-        k: number of neighbours.
         tied: distances in model space closer than this are ties.
     """
 

@@ -29,8 +29,6 @@ class Settling:
     """Answers single rows from the few training rows that may be their neighbours.
 
     Args:
-        info: the metadata in the model file (knn.json).
-        ranking: ranks training rows.
         by: the measure, a power of the distance.
         classes: (n_train,) classes of the training rows.
         unit: common factor of all coordinates.

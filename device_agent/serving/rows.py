@@ -126,7 +126,6 @@ class Rows:
         info: the metadata in the model file (knn.json). `enrol` takes the transforms out of it, because it stores the
             cells as they are before transforms.
         chain: the loaded stages of the model; None if it has none.
-        source: the input.
         request: names the columns to copy or ignore.
         hint: hint for a bad line whose error has no hint.
 

@@ -26,10 +26,7 @@ class StreamRows:
     """Parses the blocks of one stream.
 
     Args:
-        info: the metadata in the model file (knn.json).
         source: has the stream's name and its format, or `auto`.
-        request: names the columns to copy or ignore.
-        chain: the loaded stages of a model with raw inputs.
 
     Attributes:
         format: format of the last line.

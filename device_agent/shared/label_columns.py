@@ -33,8 +33,6 @@ class Voter(Regressor):
 
     Args:
         targets: (n_train, t) float64: the labels of the training rows, as positions in the lists of `Targets.classes`.
-        k: number of neighbours.
-        weights: uniform or distance.
         counts: number of labels of each column.
     """
 

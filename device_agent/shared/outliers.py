@@ -25,7 +25,6 @@ class OutlierFactors:
     Args:
         known: (n_train, 2) float64: of each training row, the distance of its k-th neighbour, and its local
             reachability density.
-        k: number of neighbours.
         offset: a row is an outlier if its factor is above -offset.
     """
 

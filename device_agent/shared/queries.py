@@ -165,11 +165,11 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
         raise error(f"two columns have the name {twice!r}", hint="rename one of them, or leave it out")
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
-        said = f"there is no column {absent[0]!r}{more}; the model has {_few(features)}"
+        said = f"there is no column {absent[0]!r}{more}; the model has {few(features)}"
         raise error(said, hint="rename the columns, or give an array in this order")
     if len(named) != len(features):
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
-        raise error(f"the columns are {_few(tuple(named))}, but the model has {_few(features)}", hint=hint)
+        raise error(f"the columns are {few(named)}, but the model has {few(features)}", hint=hint)
     return select(rows, features)
 
 
@@ -286,7 +286,8 @@ def is_gap(cell: Any) -> bool:
     return isinstance(same, bool | np.bool_) and not same
 
 
-def _few(names: tuple[str, ...]) -> str:
+def few(names: Sequence[str]) -> str:
+    """Returns the first names, joined by commas, for a message."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
@@ -301,7 +302,7 @@ def answers_by_name(answers: Any, names: Sequence[str], error: Callable[..., Exc
         return answers
     absent = next((name for name in names if name not in (named or ())), None)
     if absent is not None:
-        said = f"the labels or targets have no column {absent!r}; the model answers {_few(tuple(names))}"
+        said = f"the labels or targets have no column {absent!r}; the model answers {few(names)}"
         raise error(said, hint="rename the columns, or give an array in this order")
     return select(answers, names)
 

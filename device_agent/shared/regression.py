@@ -28,8 +28,6 @@ class Regressor:
 
     Args:
         targets: (n_train, t) float64.
-        k: number of neighbours.
-        weights: uniform, distance or a kernel.
         bandwidth: bandwidth of a kernel, in the metric's unit.
     """
 

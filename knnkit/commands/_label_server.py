@@ -26,7 +26,6 @@ class LabelServer(ThreadingHTTPServer):
     """Web server that shows one page to one person.
 
     Args:
-        work: the rows to label.
         why: the reason to show on the page if there are no training rows to compare with.
         port: port to listen on; 0: any free port.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.queries import few
 from knnkit.commands import _config, _output
 from knnkit.data import unlabelled
 from knnkit.data.bad_cells import quoted
@@ -144,9 +145,9 @@ def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ..
     notes = [f"ordinary rows: {rows} ({ordinary})"]
     if trade.strangers is not None:
         notes.append(f"strangers: {count(len(trade.strangers.label), 'row')}")
-    few = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
-    if few and len(few) < len(labels):
-        said = ", ".join(map(clean, few[:5])) + (", ..." if len(few) > 5 else "")
+    rare = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
+    if rare and len(rare) < len(labels):
+        said = few(list(map(clean, rare)))
         notes.append(
             f"fewer than {MIN_CLASS_ROWS} rows calibrate {said}: their threshold is that of all classes together"
         )

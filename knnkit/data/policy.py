@@ -92,11 +92,6 @@ def _lookup(by_name: Mapping[str, T], name: str, default: T) -> T:
 class Learner:
     """Reads cells by a policy; learns the categories, and collects the bad cells.
 
-    Args:
-        policy: how the cells are read.
-        names: names of the columns.
-        bad: collects the bad cells.
-
     Attributes:
         place: number of the line or row that is being read, for messages.
         met: words of `Policy.missing_words` that were found in cells.

@@ -249,7 +249,7 @@ def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int
         labels_sha256=hashlib.sha256(made.model.files[constants.LABELS_FILE]).hexdigest(),
         gates=options.gates,
     )
-    return manifest.checked(document)
+    return manifest.read_manifest(manifest.write_manifest(document))  # checks the rules of devices
 
 
 def manifest_in(directory: Path) -> model_info.Manifest | None:

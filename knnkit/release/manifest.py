@@ -14,15 +14,6 @@ _OLDEST = frozenset({"margin", "accuracy", "latency_ms"})
 _NO_GATES = json_codec.to_plain(Gates())
 
 
-def checked(manifest: Manifest) -> Manifest:
-    """Returns `manifest`, after checking it by the rules of devices.
-
-    Raises:
-        VerificationFailed: `manifest` has a value that every device would refuse.
-    """
-    return read_manifest(write_manifest(manifest))
-
-
 def write_manifest(manifest: Manifest) -> bytes:
     """Returns the bytes of release.json. Leaves out unset gates of newer versions: older agents would refuse them."""
     document = json_codec.to_plain(manifest)

@@ -108,13 +108,12 @@ def require_directory(directory: Path) -> None:
 
 def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> rules.Verdict:
     fingerprint = dsse.fingerprint(signer.public_pem)
-    manifest = release.read(constants.MANIFEST_FILE)
     state = rules.TrustState(keys={fingerprint: signer.public_pem}, committed_digest=None)
     try:
         verdict = rules.verify_accepted(
             digest=oms.root_digest(fact.sha256 for _, fact in sorted(release.files.items())),
             bundle=bundle,
-            manifest=manifest,
+            manifest=release.read(constants.MANIFEST_FILE),
             files=release.files,
             state=state,
             now=rules.AGENT_EPOCH,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.shared.protocol.table_info import Table
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import few, row_type
 from knnkit.data.dataset import Dataset, by_text
 from knnkit.errors import DataError
 from knnkit.model.combinations import require_answerable
@@ -63,8 +63,8 @@ class Fitted:
         names = self.enrolment.feature_names
         if held_out.feature_names != names:
             raise DataError(
-                f"{held_out.source}: {len(held_out.feature_names)} features ({_listed(held_out.feature_names)}), but "
-                f"{self.enrolment.source} takes {len(names)} ({_listed(names)})"
+                f"{held_out.source}: {len(held_out.feature_names)} features ({few(held_out.feature_names)}), but "
+                f"{self.enrolment.source} takes {len(names)} ({few(names)})"
             )
         if (held_out.targets is None) != (self.enrolment.targets is None):
             key = "label: [a, b]" if self.enrolment.target_classes else "target: y"
@@ -74,7 +74,3 @@ class Fitted:
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
         rows = held_out.rows.astype(row_type(self.enrolment.space.origin), copy=False)
         return replace(held_out, rows=rows, labels=np.array(labels))
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

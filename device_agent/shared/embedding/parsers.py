@@ -30,8 +30,6 @@ class InputJsonParser(JsonParser):
     """Parses JSON lines of raw inputs: base64 of a file, an array, or an object with either under the key `input`.
 
     Args:
-        chain: the loaded stages.
-        dtype: dtype of the rows.
         keep: further keys of the object whose values are returned with each row.
     """
 

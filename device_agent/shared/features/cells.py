@@ -75,7 +75,6 @@ class Cells(Columns):
         places: positions of the raw columns in a line, in the order of the result.
         coder: turns cells that are not plain numbers into numbers.
         texts: positions of the columns to return as text.
-        dtype: dtype of the numbers.
     """
 
     def __init__(

@@ -104,12 +104,7 @@ def transforms_of(table: Table) -> Transforms | None:
 class Coder:
     """Reads the cells of a model's raw columns; counts missing cells that it fills and unknown categories.
 
-    Args:
-        table: the table of the model.
-        dtype: dtype of the features.
-
     Attributes:
-        names: names of the raw columns.
         filled: column -> number of its missing cells that were filled.
         unknown: column -> number of its cells with a category that the table does not list.
         last: (number of missing cells, number of unknown categories) of the last good row.

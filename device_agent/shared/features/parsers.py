@@ -33,8 +33,6 @@ class _TableParser(Parser):
     """Base of the CSV and JSON parsers: `Parsed.rows` are the features that the table computes from the cells.
 
     Args:
-        table: the table of the model.
-        dtype: dtype of the features.
         tell: function called with a message, once for each column with filled cells or ignored categories.
         options: `ignore_extra`, whether to ignore columns that the model does not have; `keep`, columns whose values
             are returned with each row.

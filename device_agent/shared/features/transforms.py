@@ -50,10 +50,7 @@ def arrays_of(transform: Transform) -> list[Float64]:
 
 
 class Transforms:
-    """The transforms of a table, ready to run.
-
-    Args:
-        transforms: in the order in which they run.
+    """The transforms of a table, in the order in which they run.
 
     Raises:
         ModelUnusable: a transform is unknown, or has parameters of the wrong shape.

@@ -263,7 +263,6 @@ class Decimals:
     """The decimal sign of a file: a point if commas separate the columns, else the first sign found in a number.
 
     Args:
-        separator: the character between columns.
         thousands: the thousands separator; "" if it is not stated.
 
     Attributes:

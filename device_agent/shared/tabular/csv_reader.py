@@ -50,8 +50,6 @@ class Columns:
     """The columns of one table: which are numbers, which are text, and their format.
 
     Args:
-        separator: the character between columns.
-        count: number of columns.
         numbers: positions of the number columns, in the order of the result.
         texts: positions of the columns to return as text; columns in neither list are ignored.
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.

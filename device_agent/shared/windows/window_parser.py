@@ -127,9 +127,7 @@ class WindowParser(Parser):
     """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` the lines of their last samples.
 
     Args:
-        window: the windows of the model.
         format: csv or jsonl.
-        ignore_extra: whether to ignore columns that the model does not have.
         keep: further columns; a window has the values of its last sample.
         dtype: dtype of the windows; samples are read and cut as float64.
         chain: the stages that turn windows into rows; None if windows are the rows.

@@ -150,7 +150,6 @@ class Products(Scores):
     """Finds rows that may be the nearest by float32 scores (x·t - ‖t‖²/2 of query x and row t).
 
     Args:
-        space: model space.
         enrolled: (n, p) float32 training rows in model space.
         projection: the projection to score in; None for all coordinates.
         count: number of candidates; ignored with a projection, which has its own number.
@@ -219,8 +218,6 @@ class QuantizedProducts(Scores):
     In TensorFlow the table of rows is float32, multiples of the quantization step; `convert` replaces it by int8.
 
     Args:
-        space: model space.
-        quantized: the int8 rows.
         projection: the projection that made the int8 rows; None if they have all coordinates.
     """
 

@@ -57,7 +57,6 @@ class Search(tf.Module):  # type: ignore[misc]
     """Finds the k nearest training rows.
 
     Args:
-        space: model space.
         enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours, at most n.
         cells: whether to list the possible neighbours of each cell of a grid, if this makes the search faster.

@@ -52,7 +52,6 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     """Exact k nearest neighbours of raw rows, and their vote.
 
     Args:
-        enrolment: the training rows.
         k: neighbours, at most n_train.
         weights: uniform or distance.
         margin: greatest relative error of distances with which a query counts as certain, so that it needs no float64.

@@ -49,9 +49,7 @@ class Sample:
     """A random sample of the training rows, used as queries; no row is its own neighbour.
 
     Args:
-        space: model space.
         enrolled: (n, p) float32 training rows in model space.
-        k: number of neighbours.
 
     Attributes:
         rows: all training rows.

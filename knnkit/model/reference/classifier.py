@@ -54,10 +54,8 @@ class Reference:
     """k-nearest-neighbours classifier in float64 over training rows.
 
     Args:
-        space: model space.
         enrolled: (n_train, p) float32 training rows in model space, as `make_space` returns them.
         classes: (n_train,) int32 class indices.
-        n_classes: number of classes.
         k: number of neighbours that vote.
         weights: uniform or distance.
         margin: share of a distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.

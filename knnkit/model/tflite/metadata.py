@@ -40,11 +40,6 @@ _OUTPUT_DESCRIPTIONS = {
 }
 
 
-def label_file(classes: tuple[Any, ...]) -> bytes:
-    """Returns the label file: class i on line i, UTF-8."""
-    return "".join(f"{label}\n" for label in classes).encode()
-
-
 def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> tuple[list[Any], dict[str, bytes]]:
     """Returns the converted model with its metadata, as bytes in parts, and the associated files, name -> content.
 
@@ -60,7 +55,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
     members = {
-        constants.LABELS_FILE: label_file(info.classes),
+        constants.LABELS_FILE: "".join(f"{label}\n" for label in info.classes).encode(),
         constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
         constants.ROWS_FILE: rows,
