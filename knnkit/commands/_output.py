@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from knnkit.render.fleet_report import page_of, print_report, tone, verdict
 from knnkit.render.html import write_report as write_html
 from knnkit.render.page import Page, Section
 from knnkit.render.sanitize import count
-from knnkit.render.terminal import Table, print_line, print_table
+from knnkit.render.terminal import Progress, Table, is_plain, print_line, print_table
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
@@ -120,9 +121,34 @@ def model_file(path: Path, hint: str = "knnkit build") -> Path:
     return model
 
 
-def tell_building(name: str) -> None:
-    """Says on standard error that the model `name` is being built, which can take minutes."""
-    print(f"knnkit: building {name} (this can take a minute)", file=sys.stderr, flush=True)
+class Building:
+    """Says on standard error that a model is being built; a terminal also shows each step while it lasts.
+
+    Call it with the name of each step. Shows nothing without a call. A context manager.
+
+    Args:
+        name: name of the model.
+        again: the version of the release, if the release that is there has the same; else "".
+    """
+
+    def __init__(self, name: str, again: str) -> None:
+        self._name, self._begun, self._shown = name, False, contextlib.ExitStack()
+        self._more = f"; a release {again} is there already: release.version tells the two apart" if again else ""
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Building:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shown.close()
+
+    def __call__(self, step: str) -> None:
+        if not self._begun:
+            self._begun = True
+            print(f"knnkit: building {self._name} (this can take a minute){self._more}", file=sys.stderr, flush=True)
+            self._progress = None if is_plain(sys.stderr) else self._shown.enter_context(Progress())
+        if self._progress is not None:
+            self._progress.step(self._name, step)
 
 
 def draws(arguments: argparse.Namespace) -> bool:

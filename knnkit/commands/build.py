@@ -5,7 +5,6 @@ A release whose inputs did not change is not built again."""
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 
 from device_agent.shared.golden.error_gates import scores_of
@@ -15,7 +14,7 @@ from knnkit.config import load
 from knnkit.errors import UsageError
 from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import percent
-from knnkit.release import build, describe, signing
+from knnkit.release import build, describe, signing, up_to_date
 from knnkit.release.build import Built
 from knnkit.render import figures
 from knnkit.render.sanitize import clean, count, moment
@@ -31,12 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
         signer = signing.load_signer(builds[0].signing.key)
     documents = []
     for each in builds:
-        begin = functools.partial(_output.tell_building, each.model.name)
-        if arguments.force:
-            begin()
-            built = build.build_release(each, signer, out=arguments.output)
-        else:
-            built = build.ensure_release(each, signer, out=arguments.output, begin=begin)
+        make = build.build_release if arguments.force else build.ensure_release
+        again = up_to_date.version_again(arguments.output or each.release.dir, each)
+        with _output.Building(each.model.name, again) as step:
+            built = make(each, signer, out=arguments.output, step=step)
         _tell(built)
         documents.append(_document(built))
     if arguments.json:

@@ -26,7 +26,7 @@ from knnkit.fleet.rollout import waves
 from knnkit.fleet.rollout.rollout import Rules, roll_out
 from knnkit.fleet.targets import Target
 from knnkit.release import build as builder
-from knnkit.release import signing
+from knnkit.release import signing, up_to_date
 from knnkit.release.card import read_card
 from knnkit.release.evaluation_rows import EvaluationRows, read_evaluation_rows
 from knnkit.release.package import Package, package_for, read_package
@@ -154,8 +154,8 @@ def _ensure(build: Build) -> Path:
     """Returns the directory of a release; builds it if its inputs changed and its signing key is here."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
-    begin = functools.partial(_output.tell_building, build.model.name)
-    made = builder.ensure_release(build, signing.load_signer(build.signing.key), begin=begin)
+    with _output.Building(build.model.name, up_to_date.version_again(build.release.dir, build)) as step:
+        made = builder.ensure_release(build, signing.load_signer(build.signing.key), step=step)
     for warning in made.warnings:
         print(f"knnkit: warning: {warning}", file=sys.stderr)
     return made.directory

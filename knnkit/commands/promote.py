@@ -33,7 +33,7 @@ from knnkit.evaluation import faults, flips
 from knnkit.evaluation.flips import Asked, Comparison
 from knnkit.model.build import make_reference, origins_of
 from knnkit.model.stored import StoredModel, read_model
-from knnkit.release.build import manifest_in
+from knnkit.release.up_to_date import manifest_in
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import outvoted, promote, rows

@@ -67,6 +67,7 @@ class Options:
     #: (n_train,) number of the recording that each training row was cut from. Calibration ignores neighbours from the
     #: same recording: they are too similar.
     groups: NDArray[Any] | None = None
+    step: Callable[[str], None] = lambda text: None  # called with a text that says what begins
 
 
 _DEFAULTS = Options()
@@ -90,10 +91,12 @@ def build_enrolled(
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     require_answerable(spec, enrolment, has_input=options.input is not None)
+    options.step("measuring the answers")
     reference = make_reference(spec, enrolment, held_out, options)
     measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
     sets = _label_sets(spec, reference, enrolment, held_out, options)
+    options.step("loading TensorFlow, and converting the model")
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert

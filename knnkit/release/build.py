@@ -28,7 +28,6 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
-from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.data import columns
@@ -109,8 +108,12 @@ class ReleaseOptions:
             object.__setattr__(self, "sequence", whole(self.sequence, "sequence", BuildError, 1, 2**53 - 1))
 
 
-def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
+def build_release(
+    build: Build, signer: Signer, *, out: Path | None = None, step: Callable[[str], None] = lambda text: None
+) -> Built:
     """Builds and signs the release of `build` in `out` (default: its `release.dir`), replacing a release there.
+
+    Calls `step` with a text that says what begins, such as "checking the model".
 
     Raises:
         DataError: a file, column or cell of the training data is missing or cannot be used.
@@ -133,17 +136,26 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
             up_to_date.settings(build),
             None if model.golden is None else model.golden.rows,
         )
-        return write_release(source.load(build), options, signer, directory)
+        step("loading the rows")
+        return write_release(source.load(build), options, signer, directory, step)
 
 
-def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, directory: Path) -> Built:
+def write_release(
+    made_from: Material,
+    options: ReleaseOptions,
+    signer: Signer,
+    directory: Path,
+    step: Callable[[str], None] = lambda text: None,
+) -> Built:
     """Builds and signs a release of `made_from` in `directory`, replacing one; has the errors of `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
     options = replace(options, gates=gates.fitting(options.gates, made_from))
     made_from = made_from.enrolled()
-    made = made_from.build(options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows)
+    made = made_from.build(
+        options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows, step=step
+    )
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     if model.info.targets is None:
@@ -233,7 +245,7 @@ def _pinned_clock() -> int | None:
 def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int) -> model_info.Manifest:
     sequence, info = options.sequence, made.model.info
     if sequence is None:  # two builds within a second must not share a sequence
-        old = manifest_in(directory)
+        old = up_to_date.manifest_in(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
     document = model_info.Manifest(
         name=info.name,
@@ -252,21 +264,12 @@ def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int
     return manifest.read_manifest(manifest.write_manifest(document))  # checks the rules of devices
 
 
-def manifest_in(directory: Path) -> model_info.Manifest | None:
-    """Returns the manifest (release.json) of the release in `directory`; None if there is none or it cannot be read."""
-    try:
-        data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
-        return manifest.read_manifest(data)
-    except (OSError, VerificationFailed):
-        return None
-
-
 def _same_version(directory: Path, document: model_info.Manifest, model: Path) -> tuple[str, ...]:
     """Returns a warning if `directory` holds a release with the same name and version, but another model; else ().
 
     `document` is the manifest of the new release, `model` its model file.
     """
-    old = manifest_in(directory)
+    old = up_to_date.manifest_in(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
     with contextlib.suppress(OSError):
@@ -303,7 +306,7 @@ def _or_remove(directory: Path, others: Sequence[Path]) -> str:
 
     Returns "" if there are too many to name, or if `directory` holds no release: it may be a folder of the user's own.
     """
-    if manifest_in(directory) is None or len(others) > _NAMED:
+    if up_to_date.manifest_in(directory) is None or len(others) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in others) else ""
     return f"; or remove them: rm {kind}{shlex.join(map(str, others))}"
@@ -311,27 +314,26 @@ def _or_remove(directory: Path, others: Sequence[Path]) -> str:
 
 def _remove_desktop_files(directory: Path) -> None:
     """Removes files such as .DS_Store from a release: file managers write them, and a release may not contain them."""
-    for name in _DESKTOP if manifest_in(directory) else ():
+    for name in _DESKTOP if up_to_date.manifest_in(directory) else ():
         path = directory / name
         if path.is_file() and not path.is_symlink():
             path.unlink()
 
 
 def ensure_release(
-    build: Build, signer: Signer, *, out: Path | None = None, begin: Callable[[], None] = lambda: None
+    build: Build, signer: Signer, *, out: Path | None = None, step: Callable[[str], None] = lambda text: None
 ) -> Built:
     """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first. Raises the
-    errors of `build_release`.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build, and does not call `step`, which is that of
+    `build_release`. Raises the errors of `build_release`.
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)
     with build.line_in_errors():
         if kept := _kept(directory, build, signer):
             return kept
-    begin()
-    return build_release(build, signer, out=out)
+    return build_release(build, signer, out=out, step=step)
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:

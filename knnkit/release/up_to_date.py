@@ -14,11 +14,14 @@ from typing import Any
 from device_agent import __version__
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.release import model_file
-from device_agent.shared.safe_files import open_ordinary
+from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
 from knnkit.data import raw_files
 from knnkit.data.patterns import SUFFIXES, expand, unreadable
+from knnkit.errors import VerificationFailed
+from knnkit.release import manifest
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
@@ -96,6 +99,22 @@ def is_built(directory: Path, build: Build) -> bool:
         return model_file.read_info(directory / constants.MODEL_FILE).inputs == digest(build)
     except ModelUnusable:
         return False
+
+
+def manifest_in(directory: Path) -> Manifest | None:
+    """Returns the manifest (release.json) of the release in `directory`; None if there is none or it cannot be read."""
+    try:
+        data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
+        return manifest.read_manifest(data)
+    except (OSError, VerificationFailed):
+        return None
+
+
+def version_again(directory: Path, build: Build) -> str:
+    """Returns the version of the release in `directory` if the release of `build` is to have it, too; else ""."""
+    old = manifest_in(directory)
+    same = old is not None and (old.name, old.version) == (build.model.name, build.release.version)
+    return build.release.version if same else ""
 
 
 def _installed(tool: str) -> str:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from knnkit.render.sanitize import clean, size
 
@@ -208,7 +208,8 @@ class Progress:
         if device not in self._tasks:
             self._tasks[device] = bars.add_task(clean(device, 40), total=None, step="")
         amount = f" {size(done or 0)} of {size(total)}" if total else ""
-        bars.update(self._tasks[device], completed=done or 0, total=total, step=clean(step, 60) + amount)
+        what: dict[str, Any] = {"completed": done or 0, "total": total, "step": clean(step, 60) + amount}
+        bars.update(self._tasks[device], **what, refresh=self._steps.get(device) != step)
 
 
 def _bars(console: rich.console.Console) -> rich.progress.Progress:

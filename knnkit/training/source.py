@@ -7,7 +7,7 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,19 @@ class Material:
         training = replace(self.training, rows=empty, raw=None)
         return replace(self, training=training, enrolment=self.enrol(self.spec.scale, self.spec.metric))
 
-    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
+    def build(
+        self,
+        gates: Gates,
+        *,
+        seed: int = 0,
+        inputs: str = "",
+        golden_rows: int | None = None,
+        step: Callable[[str], None] = lambda text: None,
+    ) -> Made:
         """Builds the model, and checks it on at most `golden_rows` golden rows (None: the usual number).
 
-        `seed` is that of random samples; `inputs` is the digest of all inputs of a release, for knn.json.
+        `seed` is that of random samples; `inputs` is the digest of all inputs of a release, for knn.json. Calls `step`
+        with a text that says what begins.
 
         Raises:
             DataError: k is larger than the number of rows, or held-out rows have other features or labels.
@@ -125,21 +134,23 @@ class Material:
         before, reduced = None, None
         if self.whole is not None:
             plain = replace(self.whole, spec=replace(self.whole.spec, label_sets=()))
-            before = plain.build(Gates(gates.margin), seed=seed)
+            before = plain.build(Gates(gates.margin), seed=seed, step=step)
             reduced = Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
         stages = {} if self.embedder is None else self.embedder.files
         read = input_of(self.window, self.embedder)
-        how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
+        how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages, step=step)
         how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=reduced)
         known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
         how = replace(how, training=known, groups=self.groups if before is None else None)
         model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, how)
         raw = raw_lines if self.embedder is None else self.embedder.lines
+        step("computing the golden answers")
         golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw)
         notes = self.notes + (() if before is None else self._compare(before, model, golden))
         notes += long_check(model.info, len(golden.rows))
+        step("checking the model")
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
     @property

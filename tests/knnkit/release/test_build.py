@@ -19,7 +19,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
-from knnkit.commands import deploy
+from knnkit.commands import _output, deploy
 from knnkit.config import load, parse
 from knnkit.data.dataset import load_sklearn
 from knnkit.model import build as model_build
@@ -249,6 +249,18 @@ def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytes
     assert (folder / "dist" / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_terminal_shows_what_a_build_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(_output, "is_plain", lambda stream: False)
+    monkeypatch.setattr(_output.Progress, "step", lambda self, *said: shown.append(": ".join(said)))
+    assert build() == 0
+    assert shown[0] == "parity: loading the rows"
+    assert [said.split()[1] for said in shown[1:]] == ["measuring", "loading", "computing", "checking"]
+    shown.clear()
+    assert build() == 0
+    assert shown == []
+
+
 def test_a_version_that_is_built_again_from_something_else_warns(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,7 +269,9 @@ def test_a_version_that_is_built_again_from_something_else_warns(
     assert "was built before" not in capsys.readouterr().err
     (folder / "train.csv").write_text(CSV + "7,7,odd\n")
     assert build() == 0
-    assert "1.0.0 was built before from other inputs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1.0.0 was built before from other inputs" in said
+    assert "knnkit: building parity (this can take a minute); a release 1.0.0 is there already: " in said
     (folder / "train.csv").write_text(CSV + "8,8,odd\n")
     deploy._ensure(load.load(folder / "deploy.yaml").builds()[0])
     assert "knnkit: warning: parity 1.0.0 was built before from other inputs" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from knnkit.config.parse import parse
 from knnkit.data.collected import Collection, Columns, FieldRow, merge
 from knnkit.data.dataset import label_array
 from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
-from knnkit.release.build import manifest_in
+from knnkit.release.up_to_date import manifest_in
 from knnkit.training import promote, source
 
 DATA = {
