@@ -31,7 +31,7 @@ class OwnRows:
     """Result of `check_own_rows`."""
 
     check: EmbeddingCheck  # compares the rows with the host's
-    verdict: judge.Verdict  # of the golden check, with the accuracy of these answers
+    verdict: judge.Verdict  # of the golden check, with the accuracy of the answers `label`
     label: NDArray[np.int32]  # (n,) class indices that the device answers to these rows
 
 

@@ -25,7 +25,7 @@ class Fitted:
         self._resized = False
 
     def fit(self, tensor: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-        """Returns the interpreter, allocated for an input `shape`; the input `tensor` has `default` in the file."""
+        """Returns the interpreter, allocated for an input `shape`; in the file, `tensor` has the shape `default`."""
         if shape != self.shape:
             self.shape = None
             if self._resized or shape != default:
