@@ -158,7 +158,7 @@ class BlockSearch:
     def _scan_some(
         self, blocks: Iterator[tuple[int, Float32]], factors: Float32, scale: Scale, most: Float32, known: bool
     ) -> list[tuple[Any, Any, Any]]:
-        """Returns (query, row position, score) arrays of possible neighbours; `known`: `most` bounds the k-th scores."""
+        """Returns (query, row position, score) arrays of possible neighbours; `known`: k-th scores are up to `most`."""
         found: list[tuple[Any, Any, Any]] = []
         memory = np.empty(0, np.float32)
         added = 0  # pairs since the limit was found
