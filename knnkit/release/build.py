@@ -152,10 +152,9 @@ def write_release(
     _require_replaceable(directory)
     created = _pinned_clock()
     options = replace(options, gates=gates.fitting(options.gates, made_from))
-    made_from = made_from.enrolled()
-    made = made_from.build(
-        options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows, step=step
-    )
+    golden_rows: dict[str, Any] = {"seed": options.seed, "golden_rows": options.golden_rows}
+    made_from = made_from.enrolled(**golden_rows)
+    made = made_from.build(options.gates, inputs=options.inputs, step=step, **golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     if model.info.targets is None:

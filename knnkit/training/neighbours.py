@@ -143,11 +143,11 @@ def _scalers_without(rows: Float64, left_out: Ints, scale: Scale) -> tuple[Float
 def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
     count, middle = len(rows) - 1, rows.mean(axis=0)
     offsets = rows - middle
-    own = offsets[left_out]
+    own, squares = offsets[left_out], np.einsum("ij,ij->j", offsets, offsets)
     mean = (offsets.sum(axis=0) - own) / count
-    variance = ((offsets * offsets).sum(axis=0) - own * own) / count - mean * mean
+    variance = (squares - own * own) / count - mean * mean
     # Rounding leaves a little of the variance of a column that is constant without the row.
-    constant = variance <= 1e-12 * (offsets * offsets).mean(axis=0)
+    constant = variance <= 1e-12 * squares / len(rows)
     return mean + middle, 1.0 / np.sqrt(np.where(constant, 1.0, variance))
 
 

@@ -72,6 +72,7 @@ class Material:
     max_loss: float = 0.0  # largest allowed loss of accuracy compared with `whole`
     notes: tuple[str, ...] = ()  # for the person who builds, about what was read
     enrolment: Enrolment | None = None  # the training rows in model space; None: they are not computed yet (`enrol`)
+    drawn: Dataset | None = None  # the rows for the golden set, perhaps raw training rows; None: they are not drawn yet
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -101,16 +102,11 @@ class Material:
         own = self.spec.p, self.spec.outlier_label
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
-    def enrolled(self) -> Material:
-        """Returns this material with the training rows in model space alone; the raw ones take as much memory.
-
-        Without held-out rows, the raw ones stay: some become golden rows.
-        """
-        if self.held_out is None:
-            return self
+    def enrolled(self, *, seed: int = 0, golden_rows: int | None = None) -> Material:
+        """Returns this material with the training rows in model space alone; the raw ones take as much memory."""
         empty = np.broadcast_to(self.training.rows.dtype.type(np.nan), self.training.rows.shape)
-        training = replace(self.training, rows=empty, raw=None)
-        return replace(self, training=training, enrolment=self.enrol(self.spec.scale, self.spec.metric))
+        training, drawn = replace(self.training, rows=empty, raw=None), self._draw(seed, golden_rows)
+        return replace(self, training=training, drawn=drawn, enrolment=self.enrol(self.spec.scale, self.spec.metric))
 
     def build(
         self,
@@ -136,8 +132,7 @@ class Material:
             plain = replace(self.whole, spec=replace(self.whole.spec, label_sets=()))
             before = plain.build(Gates(gates.margin), seed=seed, step=step)
             reduced = Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
-        limit = min(golden_rows or MAX_ROWS, self._most_golden)
-        drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
+        drawn = self._draw(seed, golden_rows)
         stages = {} if self.embedder is None else self.embedder.files
         read = input_of(self.window, self.embedder)
         how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages, step=step)
@@ -147,11 +142,17 @@ class Material:
         model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, how)
         raw = raw_lines if self.embedder is None else self.embedder.lines
         step("computing the golden answers")
-        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw)
+        asked = (None, drawn) if self.held_out is None else (drawn, self.training)
+        golden = make_golden(model, *asked, limit=len(drawn.rows), raw=raw)
         notes = self.notes + (() if before is None else self._compare(before, model, golden))
         notes += long_check(model.info, len(golden.rows))
         step("checking the model")
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
+
+    def _draw(self, seed: int, golden_rows: int | None) -> Dataset:
+        """Returns the rows for the golden set: at most `golden_rows`, or for None the usual number."""
+        limit = min(golden_rows or MAX_ROWS, self._most_golden)
+        return self.drawn or draw_rows(self.held_out, self.training, seed=seed, limit=limit)
 
     @property
     def _most_golden(self) -> int:

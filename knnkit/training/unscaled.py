@@ -26,9 +26,11 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
     Compares `scale: none` with `scale: standard` on training rows, by leave-one-out. "Clearly" means by three standard
     errors (McNemar's test), and by at least one row in a hundred. Returns () if there is nothing to warn of.
     """
-    names, shares = training.feature_names, _shares(training, metric)
-    count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
-    if len(names) < 2 or k >= len(training.rows) or count < _FEWEST or shares.max() <= 0.5:
+    names, count = training.feature_names, min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
+    if len(names) < 2 or k >= len(training.rows) or count < _FEWEST:
+        return ()
+    shares = _shares(training, metric)
+    if shares.max() <= 0.5:
         return ()
     chosen = drawn(len(training.rows), count)
     plain, scaled = (_right(training, k, metric, weights, scale, chosen) for scale in ("none", "standard"))
@@ -45,10 +47,13 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
     """Returns the (d,) share of each feature in the rows' mean (manhattan) or squared distance from their mean."""
-    rows = training.rows.astype(np.float64)
+    rows, lengths = training.rows, np.ones(1)
     if metric == "cosine":
-        rows = neighbours.unit(rows)
-    spread = np.abs(rows - rows.mean(axis=0)).mean(axis=0) if metric == "manhattan" else rows.var(axis=0)
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+        lengths[lengths == 0.0] = 1.0
+    columns = (column.astype(np.float64) / lengths for column in rows.T)  # one at a time: all take twice the memory
+    off = (column - column.mean() for column in columns)
+    spread = np.array([(np.abs(each) if metric == "manhattan" else each * each).mean() for each in off])
     return np.asarray(spread / (spread.sum() or 1.0))
 
 

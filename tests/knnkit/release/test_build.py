@@ -100,9 +100,14 @@ def test_a_build_frees_the_raw_rows_before_it_makes_the_graph(folder: Path, monk
     assert (left == [None]) == (sys.version_info >= (3, 11))  # 3.10 keeps the arguments of a call until it returns
 
 
-def test_the_cells_of_a_table_are_freed_with_the_rows() -> None:
+@pytest.mark.parametrize("tested", [True, False])
+def test_the_cells_of_a_table_are_freed_with_the_rows(tested: bool) -> None:
     rows = load_sklearn("iris")
-    freed = release_build.Material(KnnSpec("m"), replace(rows, raw=rows), rows).enrolled()
+    held_out = rows if tested else None
+    freed = release_build.Material(KnnSpec("m"), replace(rows, raw=rows), held_out).enrolled(golden_rows=9)
+    assert freed.drawn is not None
+    assert (freed.drawn.raw is None) == tested
+    assert np.isfinite(freed.drawn.rows).sum() == 9 * 4
     assert freed.training.raw is None
     assert np.isnan(freed.training.rows).all()
     assert freed.enrolment is not None
