@@ -175,29 +175,38 @@ def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, t
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint=_option("--label", meaning.values[0]))
         return _label(info, meaning.label, allowed), ()
-    names = info.targets.names
+    names, sign = info.targets.names, info.table.thousands if info.table else ""
     if not meaning.values:
-        raise BadInput("--label: the model answers values, not labels", hint=_value_hint(names, meaning.label))
+        raise BadInput(
+            "--label: the model answers values, not labels", hint=_value_hint(names, meaning.label, sign=sign)
+        )
     pairs = [text.rpartition("=")[::2] for text in meaning.values]
-    hint = _value_hint(names, *(value for _, value in pairs))
+    hint = _value_hint(names, *(value for _, value in pairs), sign=sign)
     found = dict(pairs) if len(names) > 1 else {name or names[0]: value for name, value in pairs}
     if found.keys() != set(names) or len(pairs) != len(names):
         said = f"--value {' --value '.join(meaning.values)}: give one value of each target: {', '.join(names)}"
         raise BadInput(said, hint=hint)
-    numbers = tuple(_number(found[name], hint) for name in names)
+    numbers = tuple(_number(found[name], hint, sign) for name in names)
     return ", ".join(
         f"{value:.17g}" if len(names) == 1 else f"{n}={value:.17g}" for n, value in zip(names, numbers)
     ), numbers
 
 
-def _number(text: str, hint: str) -> float:
-    value = _finite(text)
+def _number(text: str, hint: str, sign: str) -> float:
+    value = _finite(text, sign)
     if value is None:
-        raise BadInput(f"--value {text[:40]}: not a finite number", hint=hint)
+        why = f"; {sign!r} separates thousands, as in the rows of this model" if sign and sign in text else ""
+        raise BadInput(f"--value {text[:40]}: not a finite number{why}", hint=hint)
     return value
 
 
-def _finite(text: str) -> float | None:
+def _finite(text: str, sign: str = "") -> float | None:
+    """Returns a finite number; with a `sign` between thousands, `1.234,5` is read as in a row. None for other texts."""
+    if sign:
+        from device_agent.shared.features.cells import without_thousands
+
+        text = without_thousands(text.strip(), sign) or ""
+        text = text.replace(",", ".") if sign == "." else text
     try:
         value = math.nan if "_" in text or not text.isascii() else float(text)
     except ValueError:
@@ -205,9 +214,10 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _value_hint(names: Sequence[str], *typed: str | None) -> str:
+def _value_hint(names: Sequence[str], *typed: str | None, sign: str = "") -> str:
     """Returns the options to type, such as `--value a=2 --value b=3.5`: numbers in `typed`, else 3.5 as an example."""
-    values = ["3.5" if text is None or _finite(text) is None else text for text in (*typed, *names)]
+    example = "3,5" if sign == "." else "3.5"
+    values = [example if text is None or _finite(text, sign) is None else text for text in (*typed, *names)]
     texts = values[:1] if len(names) == 1 else [f"{name}={value}" for name, value in zip(names, values)]
     return " ".join(_option("--value", text) for text in texts)
 

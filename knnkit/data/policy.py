@@ -158,8 +158,10 @@ class Learner:
         for sign in _SIGNS:
             if sign in cell and is_number(cell, ";") and without_thousands(cell, sign) is None:
                 self.bad_cells.not_between.add(sign)
-        hint = error.hint
-        if hint and hint != DECIMAL_COMMA:
+        hint, own = error.hint, self.thousands
+        if own and own in cell and is_number(cell, ";") and without_thousands(cell, own) is None:
+            hint = f"leave out thousands: {own!r} of deploy.yaml, or correct this cell: {own!r} is in a wrong place"
+        elif hint and hint != DECIMAL_COMMA:
             hint = f"{hint}, or make the comma decimal: {between_thousands('.')}"
         return self._note(error.index, str(error), TEXT, cell, hint, _thousands(cell))
 

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,17 @@ def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     both = "" if held_out is None else _on_both_sides(again[0], again[1], len(held_out.rows))
     found = [both, _conflicts(again), *_copies(training), _gaps(training), _long(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
+
+
+def of_columns(training: Dataset) -> tuple[str, ...]:
+    """Returns the warnings about the labels of each label column of training rows that have several."""
+    found: list[str] = []
+    for place, (name, classes) in enumerate(zip(training.target_names, training.target_classes)):
+        codes = np.zeros(0, np.intp) if training.targets is None else training.targets[:, place].astype(np.intp)
+        own = replace(training, labels=np.array(classes)[codes])
+        said = [text for text in (_gaps(own), _long(own), *_spellings(own)) if text]
+        found += [f"{training.source}: column {name!r}: {text}" for text in said]
+    return tuple(found)
 
 
 def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:

@@ -31,6 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
 _TOO_HIGH = "loosen this gate under gates: in deploy.yaml, or choose another k, metric or scale"
+_NOT_MEASURED = "add rows of that class, hold out more (test: 0.3), or leave this gate out under gates: in deploy.yaml"
 _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the versions in pyproject.toml; report it"
 
 
@@ -47,7 +48,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
         verdict = _check(model, path, golden, gates, constants.FULL)
         if found := _missed_on_all_rows(model.info, gates):
             said = f"the model misses its own gates on all held-out rows: {'; '.join(found)}"
-            raise BuildError(said, hint=_mend(model.info), key=_gate(found))
+            raise BuildError(said, hint=_mend(model.info, found), key=_gate(found))
         for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
             if model.info.batch_rows(search) is not None:
                 _check(model, path, golden, gates, search)
@@ -68,7 +69,9 @@ def _written(model: BuiltModel) -> Iterator[str]:
         raise
 
 
-def _mend(info: model_info.KnnInfo) -> str:
+def _mend(info: model_info.KnnInfo, failures: Sequence[str]) -> str:
+    if all("but no " in failure for failure in failures):
+        return _NOT_MEASURED
     doubt = columns.doubt(info.classes, info.n_train) if info.targets is None else ""
     return f"{doubt} (Otherwise: {_TOO_HIGH})" if doubt else _TOO_HIGH
 
@@ -100,7 +103,7 @@ def _check(model: BuiltModel, path: str, golden: Golden, gates: model_info.Gates
     if verdict.failures:
         raise BuildError(
             f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",
-            hint=_AT_FAULT if verdict.different else _mend(model.info),
+            hint=_AT_FAULT if verdict.different else _mend(model.info, verdict.failures),
             key="" if verdict.different else _gate(verdict.failures),
         )
     return verdict

@@ -197,6 +197,10 @@ class Coder:
     def bad(self, error: BadCell, cell: str) -> float:
         """Raises `error`, about a bad cell; discards the counts of its row."""
         self._row.clear()
+        sign = self._table.thousands
+        if sign and sign in cell and not error.hint:
+            other = "decimal points" if sign != "." else "decimal commas, and semicolons between the columns"
+            error.hint = f"{sign!r} separates thousands in this model: write {other}; or give JSON lines"
         raise error
 
     def value(self, index: int, value: Any) -> float | None:

@@ -102,3 +102,23 @@ def test_wrong_values_are_refused_with_what_was_typed(
 def test_the_hint_for_one_target_repeats_the_number(typed: str) -> None:
     option = f"--value={typed}" if typed.startswith("-") else f"--value {typed}"
     assert teach._value_hint(["height"], typed) == option
+
+
+@pytest.mark.parametrize(
+    ("typed", "sign", "value"),
+    [
+        ("120.000", ".", 120_000.0),
+        ("1.234,5", ".", 1234.5),
+        ("-12,5", ".", -12.5),
+        ("3.5", ".", None),
+        ("1,234.5", ",", 1234.5),
+        ("1,23", ",", None),
+        ("120.000", "", 120.0),
+        ("120,5", "", None),
+    ],
+)
+def test_a_value_is_read_as_the_numbers_of_the_rows_are(typed: str, sign: str, value: float | None) -> None:
+    """In the rows of a model with `thousands: "."`, 120.000 is a hundred and twenty thousand."""
+    assert teach._finite(typed, sign) == value
+    hint = teach._value_hint(["height"], typed, sign=sign).removeprefix("--value").strip(" =")
+    assert teach._finite(hint, sign) is not None, "the hint leads out"

@@ -9,7 +9,8 @@ import pytest
 
 from knnkit.data.columns import numbering
 from knnkit.data.dataset import SKLEARN_SETS, Dataset, dataset, load_sklearn
-from knnkit.evaluation.faults import find, scale_by_far
+from knnkit.data.targets import with_labels
+from knnkit.evaluation.faults import find, of_columns, scale_by_far
 from knnkit.evaluation.splits import divide
 
 RANDOM = np.random.default_rng(0)
@@ -101,6 +102,16 @@ def test_labels_that_are_equal_as_numbers_are_named(labels: tuple[str, str]) -> 
     (said,) = find(rows, None)
     assert "labels are equal as numbers: " in said
     assert all(f"{label!r} (10 rows)" in said for label in labels)
+
+
+def test_each_of_several_label_columns_is_looked_at() -> None:
+    columns = [np.array(texts * 10) for texts in (["oak", "Oak", "elm"], ["a", "b", "NA"], ["2.5", "2.50", "3"])]
+    rows = with_labels(rows_of(RANDOM.normal(size=(30, 2)), None), columns, ("kind", "health", "age"))
+    one, two, three = of_columns(rows)
+    assert "rows: column 'kind': labels differ only in blanks or case: 'Oak' (10 rows), 'oak' (10 rows)" in one
+    assert "column 'health': 10 rows have the label 'NA'" in two
+    assert "column 'age': labels are equal as numbers: '2.5' (10 rows), '2.50' (10 rows)" in three
+    assert of_columns(rows_of(RANDOM.normal(size=(20, 2)), np.arange(20) % 2)) == ()
 
 
 @pytest.mark.parametrize("labels", [("a", "A"), ("fall", "falls"), ("oak 1", "oak 2"), (1, 11), ("0.5", "0.25")])

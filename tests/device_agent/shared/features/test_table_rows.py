@@ -313,6 +313,21 @@ def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separat
             load(tmp_path / "b.csv", "y", None, policy)
 
 
+@pytest.mark.parametrize(
+    ("cell", "sign", "way"),
+    [("100.5", ".", "write decimal commas, and semicolons"), ("1,23", ",", "write decimal points")],
+)
+def test_a_sign_between_thousands_in_a_wrong_place_is_named(cell: str, sign: str, way: str, tmp_path: Path) -> None:
+    parser = TableCsvParser(Table((Column("a"), Column("b")), thousands=sign))
+    parsed = parser.parse(f"a;b\n{cell};1\n".encode())
+    assert list(parsed.errors) == [0]
+    assert way in parsed.hint
+    (tmp_path / "a.csv").write_text(f"a;b;y\n{cell};1;x\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", "y", policy=Policy(thousands=sign))
+    assert caught.value.hint.startswith(f"leave out thousands: {sign!r} of deploy.yaml")
+
+
 @pytest.mark.parametrize(("cell", "sign"), [("1,234.5", ","), ("1.234,5", "."), ("1'234", "'"), ("1,234,567", ",")])
 def test_the_hint_names_the_sign_between_thousands(cell: str, sign: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f'a;y\n"{cell}";p\n2;q\n')
