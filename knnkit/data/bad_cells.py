@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from device_agent.shared.file_hints import cleaned
+from device_agent.shared.file_hints import cleaned, with_file
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA
 from device_agent.shared.tabular.units import unit_of, without_units
@@ -146,6 +146,7 @@ class BadCells:
     def _hint_of(self, hint: str, sign: str) -> str:
         if hint == DECIMAL_COMMA:
             hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
+        hint = with_file(hint, self._source)
         thousands = between_thousands(sign) if sign and sign not in self.not_between else ""
         return "; for thousands, ".join(filter(None, (hint, thousands)))
 

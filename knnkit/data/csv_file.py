@@ -172,15 +172,21 @@ class _CsvFile:
             names[-1] = names[-1] if texts else label
             hint = f"put a header line above line {line}: {self._sed(f'{line}i {separator.join(names)}')}"
             raise DataError(f"{self._file}: no column {label!r}; there are {', '.join(header)}", hint=hint)
+        there, clean = shlex.quote(str(self._file)), cleaned(str(self._file))
+        if label in (name.strip("'") for name in header):
+            said = f"{self._file}: no column {label!r}; the cells are in single quotes"
+            raise DataError(said, hint=f"""remove them: tr -d "'" < {there} > {clean}""")
         for sign in "|", " ", ":":
             found = start.split(sign if sign != " " else None)
             bare = [name.strip("'\"") for name in found]
             if len(header) == 1 and label in bare and len(found) > 1:
                 said = f"{self._file}: no column {label!r}; the columns are separated by {sign!r}"
-                command = f"tr -s '{sign}' ',' < {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
+                command = f"tr '{sign}' ';' < {there} > {clean}"
+                if sign == " ":  # one or more, also before the first column
+                    command = f"sed -E 's/^ +| +$//g; s/ +/;/g' < {there} > {clean}"
                 if label not in found:  # names in quotes
                     command = command.replace(" >", """ | tr -d "'\\"" >""")
-                raise DataError(said, hint=f"separate them by commas: {command}")
+                raise DataError(said, hint=f"separate them by semicolons: {command}")
 
     def _renamed(self, header: list[str], hint: str) -> str:
         """Returns `hint`, followed by a command that gives each column of `header` a different name."""

@@ -161,7 +161,7 @@ class Learner:
         hint, own = error.hint, self.thousands
         if own and own in cell and is_number(cell, ";") and without_thousands(cell, own) is None:
             hint = f"leave out thousands: {own!r} of deploy.yaml, or correct this cell: {own!r} is in a wrong place"
-        elif hint and hint != DECIMAL_COMMA:
+        elif hint and hint != DECIMAL_COMMA and "FILE" not in hint:
             hint = f"{hint}, or make the comma decimal: {between_thousands('.')}"
         return self._note(error.index, str(error), TEXT, cell, hint, _thousands(cell))
 

@@ -239,6 +239,15 @@ def in_ascii(text: str) -> str | None:
     return plain
 
 
+def to_ascii(text: str) -> str:
+    """Returns a command that writes the digits and signs of a number `text` in ASCII; `in_ascii` reads that number."""
+    odd = dict.fromkeys(sign for sign in text.strip() if not sign.isascii())
+    parts = [f"s/{sign}/{_SIGNS_IN_ASCII[sign]}/g" for sign in odd if sign in _SIGNS_IN_ASCII]
+    zeros = dict.fromkeys(ord(digit) - int(digit) for digit in odd if digit.isdecimal())
+    parts += [f"s/{chr(zero + digit)}/{digit}/g" for zero in zeros for digit in range(10)]
+    return f"sed '{';'.join(parts)}' FILE > rows.csv"
+
+
 def is_number(text: str, separator: str) -> bool:
     """Whether a field looks like a number (in any script) or a truth value; used to distinguish rows from headers.
 

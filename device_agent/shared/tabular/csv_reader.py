@@ -151,7 +151,7 @@ def _because(cell: str, written: str, separator: str) -> tuple[str, str]:
     """
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
-        return f": write {plain}, with the digits 0 to 9", ""
+        return f": write {plain}, with the digits 0 to 9", csv_dialect.to_ascii(written)
     if "," in written and "." in written:
         return ": leave out the thousands separator", ""
     if "," in written and csv_dialect.is_number(written, ";"):

@@ -86,6 +86,18 @@ FILES: dict[str, tuple[bytes | Callable[[Path], None], int]] = {
     "pipes": (table("length|width|height|kind", lambda _, c, k: "|".join([*c, k])), 1),
     "blanks": (table("length  width height kind", lambda _, c, k: "  ".join([*c, k])), 1),
     "blanks and quotes": (table("'length' 'width' 'height' 'kind'", lambda _, c, k: " ".join([*c, k])), 1),
+    "pipes and empty cells": (table("length|note|width|height|kind",
+        lambda n, c, k: "|".join([c[0], "", *c[1:], k])), 2),
+    "decimal commas between pipes": (table("length|width|height|kind",
+        lambda _, c, k: "|".join([*(cell.replace(".", ",") for cell in c), k])), 1),
+    "blanks before the first column": (table("  length width height kind", lambda _, c, k: "   ".join(["", *c, k])), 1),
+    "single quotes": (table("'length','width','height','kind'",
+        lambda _, c, k: ",".join(f"'{cell}'" for cell in [*c, k])), 1),
+    "a currency before the number": (table(line=lambda _, c, k: f'"${float(c[0]):,.2f}",\u20ac {c[1]},{c[2]},{k}'), 1),
+    "Unicode minus": (table(line=lambda n, c, k: ",".join(
+        [c[0], *(f"\u2212{cell}" if n % 3 else cell for cell in c[1:]), k])), 1),
+    "Arabic digits": (table(line=lambda _, c, k: ",".join(
+        ["".join("\u066b" if sign == "." else chr(0x660 + int(sign)) for sign in c[0].strip("-")), *c[1:], k])), 1),
     "row names and dots, as R writes": (table('"","Air.Flow","a/b & c","kind"',
         lambda n, c, k: f'"{n}",{c[0]},{c[1]},{k}'), 1),
     "one name with dots twice": (table("air.flow,air.flow,a/b & c\\d,kind"), 1),
