@@ -18,7 +18,7 @@ _SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
 
 
 def unit_of(text: str) -> str:
-    """Returns the unit after the number in `text`, or the currency before it; "" if it is no such number."""
+    """Returns the unit after the number in `text`, or the currency before it; "" for other texts."""
     text = text.strip()
     if text and unicodedata.category(text[0]) == "Sc" and _AMOUNT.fullmatch(text, 1):
         return text[0]
