@@ -21,7 +21,7 @@ NAMES: list[tuple[str | int, ...]] = [
     ("setosa", "versicolor", "virginica"),
     ("a,b", 'say "b"', " padded "),
     ("Ærø", "日本", "ÿ"),
-    ("two\nlines", "nul\0", "tab\t"),
+    ("two\nlines", "bell\7", "tab\t"),
     ("short", "long" * 60, "x"),
 ]
 
