@@ -39,10 +39,7 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, request: dict[str, Any], upload: Path | None) -> None:
-    """Makes the environment that the request asks for, from the wheels in the folder `upload`.
-
-    Raises Trouble (`missing-wheel`) if `upload` is None, because the host sent no wheels.
-    """
+    """Makes the environment that the request asks for, from the wheels in the folder `upload` (None: Trouble)."""
     if upload is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, request, upload)

@@ -43,10 +43,7 @@ Check = Callable[[Store], Iterator[Finding]]
 
 
 def diagnose(store: Store) -> Diagnosis:
-    """Returns the findings of the checks, faults or not, in the order in which faults should be repaired.
-
-    Skips a check if a fault found before would make it fail (`_NEEDS`).
-    """
+    """Returns the findings in the order in which faults should be repaired; skips a check that must fail (`_NEEDS`)."""
     findings: list[Finding] = []
     for check in _CHECKS:
         broken = {finding.name for finding in findings if finding.level == "error"} & _NEEDS.get(check.__name__, set())

@@ -92,10 +92,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
-    """Returns [a warning] if the key of the previous release is revoked, so that rollback refuses it; else [].
-
-    `held` are the contents of ROOT/trust, which list the revoked keys.
-    """
+    """Returns [a warning] if the key of the previous release is revoked, so that rollback refuses it; else []."""
     ref = current.previous
     if ref is None or not held.device.revoked:
         return []

@@ -95,10 +95,7 @@ class JoinedExact(ExactKnn):
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
-        """Returns the taught rows, prepared for the search with a single query; None if there are none.
-
-        `apart`: whether they are probably far from the training rows. Then one ball around all of them is tried first.
-        """
+        """Returns the taught rows for the search with one query; `apart`: probably far from the training rows."""
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
             return None

@@ -259,10 +259,7 @@ class ExactKnn:
         return np.asarray(apply(self._steps, row) - self._centre64)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
-        """Returns (q, k) indices of the nearest rows of queries `z`, sorted by (measure, index), and their measures.
-
-        A measure is a power of the distance (`Measure`). `by_groups=False` searches all training rows.
-        """
+        """Returns (q, k) indices of the nearest rows of queries `z`, sorted by (measure, index), and their measures."""
         k = self._info.k
         order, measure = np.tile(np.arange(k), (len(z), 1)), np.full((len(z), k), 2.0)
         # Zeros have distance 1 from all by cosine: all rows tie.

@@ -79,10 +79,7 @@ class MappedRows:
         return self._table.take([each + each // self._block * self._gap for each in chosen], axis=0)
 
     def positions(self, chosen: Any) -> Any:
-        """Returns the (m,) positions of the rows with the (m,) indices `chosen`.
-
-        A gap between two blocks is as long as some rows: a position counts these, too, an index does not.
-        """
+        """Returns the (m,) positions of the rows `chosen`, (m,) indices, which do not count the gaps between blocks."""
         if not self._gap:
             return chosen
         own = np.minimum(chosen, self._own - 1) if self._added else chosen

@@ -85,10 +85,7 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
 
 
 def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
-    """Answers every row of the input of `request` with a loaded release; `in_flight` records lines being answered.
-
-    Calls `start.answered` after the first answers, so that this start of the release does not count as failed.
-    """
+    """Answers every row of `request` with a loaded release, as `classify` does; `in_flight` records the lines."""
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)

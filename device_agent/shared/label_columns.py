@@ -91,10 +91,7 @@ def regressor(
 
 
 def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[list[int | str]]:
-    """Returns the labels at the (n, t) positions `values` in `classes`, the lists of labels of each column.
-
-    A rejected row (NaN) has "unknown" in each column.
-    """
+    """Returns the labels at the (n, t) positions `values` in `classes`, by column; "unknown" for a rejected row."""
     return [
         [UNKNOWN_LABEL if value != value else labels[int(value)] for value, labels in zip(row, classes)]
         for row in values.tolist()

@@ -108,10 +108,7 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
-    """Returns the rules of the rollout: the options of the command line, else deploy.yaml's.
-
-    Devices that `--target` selects are one wave, unless `--waves` divides them.
-    """
+    """Returns the rules of the rollout; devices that `--target` selects are one wave, unless `--waves` divides them."""
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0

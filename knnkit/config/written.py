@@ -57,10 +57,7 @@ class Written:
         return None if place is None else self.document.error(place, str(error))
 
     def _of_file(self, message: str) -> Place:
-        """Returns the key path of the model's file that `message` names (if it names several, the longest name).
-
-        If it names none: the key path of the model's first file pattern, such as `*.csv`, else that of the model.
-        """
+        """Returns the key path of the file that `message` names, else of the first file pattern, else of the model."""
         scalars = self.document.scalars.items()
         files = {at: text for at, text in scalars if at[: len(self.model)] == self.model and _FILES.intersection(at)}
         named = [place for place, text in files.items() if Path(text).name in message]

@@ -73,10 +73,7 @@ def require_utf8(file: Path) -> None:
 
 
 def nearest(file: Path, suffixes: Collection[str], other: str = "") -> str:
-    """Returns a hint for a missing file: the most similar name in its folder with one of `suffixes`; if none: `other`.
-
-    The default of `other` states where relative paths start.
-    """
+    """Returns a hint for a missing file: the most similar name in its folder with one of `suffixes`; else `other`."""
     if "$" in str(file):
         return "variables such as $HOME are not replaced; ~ is the home folder"
     try:

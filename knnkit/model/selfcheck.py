@@ -36,9 +36,7 @@ _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the ver
 
 
 def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
-    """Checks every search in the built file against the golden set.
-
-    Returns the verdict on the search `full`, which every model has.
+    """Checks every search in the built file against the golden set; returns the verdict on the search `full`.
 
     Raises:
         BuildError: a golden row has another answer than the reference's, or the model misses a gate.

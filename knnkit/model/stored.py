@@ -46,10 +46,7 @@ class StoredModel:
 
 
 def _shortest(value: np.float32, centre: float) -> float:
-    """Returns a training value as in the user's file: 5.1, and not 5.0999999.
-
-    It is the shortest decimal that becomes `value` again if float32 subtracts and adds `centre`, as a model does.
-    """
+    """Returns the shortest decimal (5.1) that becomes `value` again if float32 subtracts and adds `centre`."""
     error = abs(float(np.spacing(value))) / 2 + abs(float(np.spacing(np.float32(value - centre)))) / 2
     found = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((short for short in found if abs(short - float(value)) < error), float(value))

@@ -68,10 +68,7 @@ def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, c
 def leave_group_out(
     rows: NDArray[Any], groups: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints
 ) -> Lists:
-    """Returns the `most` nearest rows of other groups for each row in `chosen`, (m,) indices of `rows`.
-
-    `groups` has the (n,) group numbers of the rows.
-    """
+    """Returns the `most` nearest rows of other `groups` (n,) for each row in `chosen`, (m,) indices of `rows`."""
     indices, distances = np.empty((len(chosen), most), np.int64), np.empty((len(chosen), most))
     for group in np.unique(groups[chosen]):
         others, own = np.flatnonzero(groups != group), np.flatnonzero(groups[chosen] == group)

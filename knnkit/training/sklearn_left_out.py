@@ -57,8 +57,5 @@ WEIGHTS: dict[str, str] = {
 
 
 def because(name: str, *lists: dict[str, str]) -> str:
-    """Returns a colon and the reason why the part `name` cannot be imported; "" if none of `lists` has the part.
-
-    `lists` map names of parts to reasons.
-    """
+    """Returns a colon and the reason in `lists` (part -> reason) why `name` cannot be imported; "" if there is none."""
     return next((f": {each[name]}" for each in lists if name in each), "")

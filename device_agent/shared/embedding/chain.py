@@ -165,9 +165,7 @@ def _is_fixed(stage: Stage) -> bool:
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Converts `values` to the form that the first stage takes, if the model takes sounds or pictures.
-
-    Returns `values` unchanged for other models.
+    """Converts `values` to the form that the first stage takes, if the model takes sounds or pictures; else unchanged.
 
     Raises:
         BadInput: the array is not a sound or a picture, but the model takes one.

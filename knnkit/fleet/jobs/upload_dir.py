@@ -44,9 +44,7 @@ echo "$own"
 
 
 def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
-    """Returns the path of the upload folder on the device for the release `digest`; creates it if needed.
-
-    `token` is hexadecimal, and different for each run, so that two runs never share a folder.
+    """Returns the path of the upload folder of this run (`token`, hexadecimal) on the device for `digest`; creates it.
 
     Raises:
         Unreachable: the connection broke.

@@ -82,10 +82,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """The table of training rows as a file stores it: in blocks, with a gap (unused rows) before each.
-
-    Gaps are added only when the bytes are needed.
-    """
+    """The table of training rows as a file stores it: in blocks, with a gap (unused rows) before each."""
 
     #: (n, p) float32, or int8 multiples of `step`; or (n,) float32 or int32 with one number for each row.
     rows: NDArray[Any]

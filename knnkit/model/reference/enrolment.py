@@ -60,9 +60,7 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
 def with_class(
     classes: tuple[int | str, ...], codes: NDArray[np.int32], label: int | str | None
 ) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
-    """Adds the class `label`, text in form NFC; returns the sorted classes and the (n,) class indices of the rows.
-
-    Returns `classes` and `codes` unchanged if `label` is None or one of the classes.
+    """Adds the class `label` unless None or there already; returns the sorted classes and the rows' (n,) class indices.
 
     Raises:
         BuildError: `label` is a number and the others are text, or the reverse.

@@ -122,8 +122,6 @@ def require_plain(spec: KnnSpec, what: str, key: str = "") -> None:
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
     """Returns class index -> share of ordinary rows to accept, for the `classes` that the spec's `reject` names.
 
-    {} if `reject` is None or one share for all.
-
     Raises:
         BuildError: `reject` names a label that no training row has.
     """

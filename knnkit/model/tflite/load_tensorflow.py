@@ -64,9 +64,7 @@ def needs_build_extra() -> Iterator[None]:
 
 
 def load_interpreter() -> None:
-    """Loads as much of TensorFlow as `open_interpreter` needs, in a process that needs no more: 0.2 s, not 5 s.
-
-    The modules of the interpreter are imported from the package without running the package's `__init__`.
+    """Loads what `open_interpreter` needs, in 0.2 s, not 5 s: TensorFlow's modules without the package's `__init__`.
 
     Raises:
         ImportError: TensorFlow cannot be imported.
