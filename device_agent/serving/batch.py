@@ -97,8 +97,11 @@ def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) 
         raise
 
 
-def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
-    """Returns the renderer of `columns` for answers of a loaded release; `format` is csv, jsonl or npy."""
+def make_renderer(loaded: Loaded, columns: Columns, format: str, *, marks: bool | None = None) -> Renderer:
+    """Returns the renderer of `columns` for answers of a loaded release; `format` is csv, jsonl or npy.
+
+    `marks`: whether CSV has the columns `local` and `id`; None: if the release allows rows to be taught.
+    """
     training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
     local = None if signed.info.enrol is None else Local(signed.info.n_train, taught.ids if taught else ())
     if columns.neighbors:
@@ -115,7 +118,24 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     values = None
     if info.targets is not None:
         values = (LabelColumns if info.targets.classes else Values)(loaded.model, info.targets, columns)
+    if format == "csv" and marks is not None:
+        local = (local or Local(signed.info.n_train, ())) if marks else None
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
+
+
+def require_same_columns(old: Loaded, before: Renderer, new: Loaded, after: Renderer) -> None:
+    """Refuses a release whose answers a reader of the stream would mistake: it saw the columns of the old one.
+
+    `before` and `after` are the renderers of the two releases.
+
+    Raises:
+        BadInput: the columns of CSV differ, such as `proba_CLASS`, or the targets of a model.
+    """
+    was, now = (each.model.info.targets for each in (old, new))
+    targets = (was and (was.names, bool(was.classes))) != (now and (now.names, bool(now.classes)))
+    if targets or before.header() != after.header():
+        said = f"the release {new.digest[:12]} answers with other columns than this stream"
+        raise BadInput(said, hint="start the stream again")
 
 
 def _run(given: _Blocks, renderer: Renderer, sink: Sink) -> int:

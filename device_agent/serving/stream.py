@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.serving.batch import make_renderer, save_counts
+from device_agent.serving.batch import make_renderer, require_same_columns, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.last_rows import NO_ROWS, LastRows
 from device_agent.serving.load import Loaded, answering, load_accepted, stamp, with_ring, with_taught_rows
@@ -135,6 +135,7 @@ class _Answerer:
         self._longest = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
+        self._marks = self._loaded.signed.info.enrol is not None
         self._next_counts = 0.0
         self._renderer()
         self.in_flight = InFlight(store.root)
@@ -239,8 +240,11 @@ class _Answerer:
     def _renderer(self) -> Renderer:
         format = self._request.output_format or self._rows.format
         if format not in self._renderers:
-            self._renderers[format] = make_renderer(self._loaded, self._request.columns, format)
+            self._renderers[format] = self._made(self._loaded, format)
         return self._renderers[format]
+
+    def _made(self, loaded: Loaded, format: str) -> Renderer:
+        return make_renderer(loaded, self._request.columns, format, marks=self._marks)
 
     def answer_last(self, block: bytes) -> None:
         """Answers `block`, a last line without a newline (b"": no such line); reports that it may be incomplete."""
@@ -290,7 +294,7 @@ class _Answerer:
             print(f"{said}\n  try: {hint}" if hint else said, file=sys.stderr)
 
     def _use(self, loaded: Loaded) -> None:
-        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+        self._renderers = {name: self._made(loaded, name) for name in self._renderers}
         self._loaded = loaded
 
     def _load(self) -> Loaded:
@@ -303,11 +307,10 @@ class _Answerer:
         self.save()  # the new release's ring counts from what this one wrote
         loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
-            made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
-            new, old = (each.model.info.targets for each in (loaded, self._loaded))
-            if (new and (new.names, bool(new.classes))) != (old and (old.names, bool(old.classes))):
-                said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
-                raise BadInput(said, hint="start the stream again")
+            made = {name: self._made(loaded, name) for name in self._renderers}
+            if self._start is None or self._has_header:
+                name = self._request.output_format or self._rows.format
+                require_same_columns(self._loaded, self._renderers[name], loaded, made[name])
             loaded.tell_warnings()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} does not fit this stream: other columns, or rules for cells"

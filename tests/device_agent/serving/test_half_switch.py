@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.device import Device
 from support.device_stream import Stream
 from support.releases import Releases
 
+from device_agent.serving.batch import make_renderer
+from device_agent.serving.columns import Columns
+from device_agent.serving.load import answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.store.store import Store
 
 
 def overwrite(release: Path) -> None:
@@ -84,3 +90,40 @@ def test_a_stream_follows_to_the_release_after_one_that_failed(
         found = [stream.ask(line) for line in lines]
     assert {line.split(",")[1] for line in found} == {good}
     assert len({line.split(",")[0] for line in found}) > 1
+
+
+@pytest.mark.parametrize(("name", "allows"), [("iris", False), ("taught", True)])
+def test_csv_keeps_the_columns_of_taught_rows_with_which_a_stream_began(
+    device: Device, releases: Releases, name: str, allows: bool
+) -> None:
+    device.install(releases[name])
+    store = Store(device.root)
+    loaded = load_accepted(store, answering(store).release, "auto", 1)
+    answers = loaded.model.classify(np.float32([[5.1, 3.5, 1.4, 0.2]]))
+    for marks, expected in ((None, allows), (False, False), (True, True)):
+        renderer = make_renderer(loaded, Columns(digest=True), "csv", marks=marks)
+        more = ["", ""] * expected
+        assert renderer.header().decode().split() == [",".join(["label", "digest", *["local", "id"] * expected])]
+        assert renderer.render(answers, 1, {}).decode().split() == [",".join(["setosa", loaded.digest, *more])]
+    loaded.close()
+
+
+def test_a_stream_of_json_follows_to_another_k(device: Device, releases: Releases, tmp_path: Path) -> None:
+    device.install(releases["iris"])
+    with Stream(device, "--digest", "--neighbors") as stream:
+        assert len(json.loads(stream.ask("[5.1, 3.5, 1.4, 0.2]"))["neighbors"]) == 3
+        digest = device.install(releases["iris-next"])
+        answer = json.loads(stream.ask("[5.1, 3.5, 1.4, 0.2]"))
+    assert answer["digest"] == digest
+    assert len(answer["neighbors"]) == 11
+
+
+def test_a_stream_of_csv_keeps_its_columns_of_neighbors(device: Device, releases: Releases) -> None:
+    kept = device.install(releases["iris"])
+    with Stream(device, "--digest", "--neighbors") as stream:
+        before = stream.ask("5.1,3.5,1.4,0.2")
+        device.install(releases["iris-next"])
+        assert stream.ask("5.1,3.5,1.4,0.2") == before
+        _, err = stream.finish()
+    assert "answers with other columns" in err
+    assert f"{kept[:12]} still answers\n  try: start the stream again" in err
