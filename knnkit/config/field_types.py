@@ -210,7 +210,7 @@ def check_version(value: str) -> str:
     return value
 
 
-#: Of a list, whose only entry may be written alone.
+#: Validator of a list of texts: a text alone becomes a list with this one entry.
 ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 FilePath = Annotated[Path, BeforeValidator(_as_path), AfterValidator(_from_file), WithJsonSchema({"type": "string"})]
 Duration = Annotated[
@@ -235,7 +235,10 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
-    """Returns the error for values that are valid alone, but contradict each other; `at`: key path, joined by `/`."""
+    """Returns the error for values that are valid alone, but contradict each other.
+
+    `at`: the key that the message names, as a path inside the checked section, joined by `/`; "": the section.
+    """
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
 

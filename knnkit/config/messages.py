@@ -53,8 +53,8 @@ def above(place: Place) -> Place:
 def example(root: type[Section], key: str, place: Place = ()) -> str:
     """Returns an example line `key: value` for the mapping at `place` in a file of the schema `root`.
 
-    If this mapping does not allow the key, the example is that of the first section that does; if there is none, the
-    command `knnkit schema`.
+    If this mapping does not allow `key`, uses the example of the first section that does. If the schema has no example
+    for `key`, returns the command `knnkit schema`.
     """
     nodes = _nodes(root, place)
     here = [kind for kind, _ in nodes if _is_section(kind)]
@@ -152,7 +152,11 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
 
 
 def in_list(root: type[Section], document: yaml_reader.Document, place: Place, fix: str) -> str:
-    """Returns the user's list as a line to type, with the entry of `fix` at `place` (or only `fix`, or `- entry`)."""
+    """Returns the user's list as a line to type: its wrong entry, at `place`, is replaced by that of `fix`.
+
+    `fix` is a line `key: [entry]`. Returns `fix` itself if it is another line, or if the list has no other entries, and
+    `- entry` if the new line is too long or the schema `root` does not allow it.
+    """
     key, _, typed = fix.partition(": [")
     count = len(document.value(place[:-1])) if place and isinstance(place[-1], int) else 1
     if count == 1 or not typed:

@@ -60,7 +60,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 
 def _beside_unknown_keys(document: yaml_reader.Document, errors: list[Any]) -> list[Any]:
-    """Returns `errors` and those that unknown keys hide: pydantic skips the rest of a section with one."""
+    """Returns `errors`, and those that pydantic did not find: it skips the rest of a section with an unknown key."""
     data, new = document.data, errors
     for _ in range(_MOST_PASSES):
         unknown = [(*document.place(each["loc"]), each["ctx"]["key"]) for each in new if each["type"] == "unknown_key"]

@@ -52,7 +52,10 @@ class Written:
     model: Place  # key path of the model: ("model",) or ("models", 1)
 
     def message_of(self, error: KnnkitError, known: Collection[str]) -> str | None:
-        """Returns the message of `error` with file, line and quoted line; None if it is not about a key in `known`."""
+        """Returns the message of `error` with file, line and quoted line of deploy.yaml.
+
+        None if the error is neither about a file of data nor about a key in `known`.
+        """
         place = self._of_file(str(error)) if error.key == FILE else self._of_key(error, known)
         return None if place is None else self.document.error(place, str(error))
 

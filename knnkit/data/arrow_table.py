@@ -89,6 +89,8 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
 def of_frame(frame: Any, why: str) -> Any:
     """Converts a data frame of pandas (without its index) or polars, or an Arrow table, to a pyarrow table.
 
+    `why` names the argument that needs a frame, for the message about rows of another type.
+
     Raises:
         DataError: the frame cannot be converted.
         MissingDependency: pyarrow is not installed.
@@ -221,7 +223,7 @@ class _Table:
         return np.zeros(len(column))
 
     def _lists(self, place: int, name: str, column: Any) -> NDArray[Any]:
-        """Returns (n, width) numbers of column number `place`, lists of one length; a missing list becomes NaNs."""
+        """Returns (n, width) numbers of column number `place`, whose lists have `width` each; a missing list is NaN."""
         import pyarrow.compute
 
         while _is_list(column.type) and _is_list(column.type.value_type):

@@ -28,7 +28,7 @@ SHAPE, NO_LABEL = "lines with another number of cells", "lines without a label"
 #: Most lines that a command leaves out of a file, and its longest list of them.
 _MAX_CUT, _LONGEST = 1000, 600
 _SHOWN = 10
-#: A column of at most so many texts, each in several rows, may be categories; of others, a name or a time.
+#: A column of at most _FEW different texts, each on average in _SEVERAL rows, may be categories.
 _FEW, _SEVERAL = 12, 3
 #: A text with so many digits is a time or a number of something.
 DIGITS = 6
@@ -226,7 +226,10 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns the hint to set `keys` (YAML) in deploy.yaml, or by `flags` of init; for rows in memory, `data=`."""
+    """Returns the hint to set `keys` (YAML): in deploy.yaml or by `flags` of `knnkit init`, or as `data=` in Python.
+
+    The hint is `data=` if `source`, the name of the rows in messages, is in `IN_MEMORY`.
+    """
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
@@ -246,7 +249,7 @@ def _with_semicolons(source: str) -> str:
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:
-    """Returns a command that copies a CSV or Parquet file without the lines or rows `places`; "" if too long."""
+    """Returns a command that copies a file without the lines or rows `places`; "" if too long, or not CSV or Parquet."""
     suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
     if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         return ""

@@ -195,7 +195,7 @@ def sorted_levels(
     """Returns index of a column -> its categories in their final order, and changes the codes in `rows` accordingly.
 
     `levels` has the categories in the order of their codes, `names` has all columns. Categories that the policy lists
-    keep the order of the list; others are sorted, and several spellings of one become that with the most rows.
+    keep the order of the list; others are sorted. Of several spellings of a category, the one with the most rows stays.
     """
     found = dict(levels)
     for index, texts in levels.items():

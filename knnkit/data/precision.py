@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 
 
 def find_origin(rows: NDArray[Any]) -> Float64 | None:
-    """Returns (d,) float64 numbers to subtract from (n, d) rows before float32; None if no column needs one.
+    """Returns (d,) float64 numbers to subtract from (n, d) rows before they become float32; None if no column needs it.
 
     The number of a column is its median, rounded to a multiple of a power of two below the spread, so that differences
     are exact in float64; it is 0 for a column that float32 holds well enough.
@@ -112,7 +112,10 @@ def varies_by_rounding(values: NDArray[Any]) -> bool:
 
 
 def _suspects(rows: NDArray[Any]) -> dict[int, tuple[Float64, float, float]]:
-    """Returns column -> (sorted sample, median, spread of three quarters) of columns that may lose too much."""
+    """Returns column -> (sorted sample, median, spread) of the columns that may lose too much in float32.
+
+    The spread is the distance from the median within which three quarters of the sample lie.
+    """
     sample = np.sort(rows[:: -(-len(rows) // _SAMPLE)].astype(np.float64), axis=0)
     middle = sample[len(sample) // 2]  # a value that occurs: between two clusters, an origin would serve neither
     spread = np.quantile(np.abs(sample - middle), _MOST, axis=0)
@@ -130,7 +133,10 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step, difference of close values) for each column whose steps are too large."""
+    """Returns (column, float32 step, difference of close values) for each column whose steps are too large.
+
+    The steps are those of the values less `origin` (None: 0).
+    """
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])
@@ -143,7 +149,7 @@ def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float
 def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
     """Returns the difference of close values in float32 steps, the same difference as a number, and the step's size.
 
-    It is the tenth percentile of the differences between neighbours among the sorted distinct values. A step is that
+    The difference is the tenth percentile of those between neighbours among the sorted distinct values. A step is that
     of float32 at the values' offsets from `origin`. Equal values give (infinity, infinity, 0).
     """
     distinct = np.unique(values)

@@ -92,7 +92,7 @@ def list_files(
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
-    """Returns the part of a file's path for each `{name}` in the pattern; without any, the folder for `label`."""
+    """Returns name -> part of the path for each `{name}` in the pattern `source`; without any: {label: its folder}."""
     folder, rest = split(source)
     if not PART.search(rest):
         return {label: file.parent.name}

@@ -78,7 +78,7 @@ class _Windows:
     labels: list[str]
     names: list[str]  # recordings
     groups: list[str]
-    ids: list[str]  # lines
+    ids: list[str]  # file name and lines of each window: `walk.csv 2-129`
     mixed: int  # windows with two labels, which are left out
     bad: int  # lines that cannot be read
     jumps: int  # steps of time that no window spans
@@ -116,7 +116,11 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
-    """Cuts the windows of one file; `own` is the label of all its samples (None: in a column); adds to `warnings`."""
+    """Cuts the windows of one file; adds bad lines and gaps to `warnings`.
+
+    `own` is the label of all its samples; None: the column `label` has their labels. `group` is the column with their
+    groups; None: each recording is a group.
+    """
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
     found = _read(path, window, keep, warnings)

@@ -163,7 +163,7 @@ def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with the right `answers`: targets, labels, or labels in several columns, as the model answers.
+    """Returns test rows with the true `answers`: targets, labels, or several columns of labels, as the model predicts.
 
     `names` are the model's targets or label columns, and () for a model that answers one label. `known` has the allowed
     labels of each column of a model with several label columns, and is () for any other.

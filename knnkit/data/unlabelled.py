@@ -67,7 +67,10 @@ def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns a device's parser of rows in this format, with features and dtype of `like`; `table`: from cells."""
+    """Returns a device's parser of rows in this format; they get the features and dtype of `like`.
+
+    A `table` computes the features from raw cells, which NPY cannot hold: BadInput.
+    """
     if format == "npy":
         raise BadInput("an NPY file holds numbers, and this model takes cells", hint="CSV with a header, or JSON lines")
     if table is None:
