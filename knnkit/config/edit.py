@@ -53,7 +53,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the text of `change()`; ConfigError with `said` and `hint` unless it is YAML with the values of `wanted`."""
+    """Returns the text of `change()`; ConfigError (`said`, `hint`) unless it is YAML with the values of `wanted`."""
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:

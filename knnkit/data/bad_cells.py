@@ -249,7 +249,10 @@ def _with_semicolons(source: str) -> str:
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:
-    """Returns a command that copies a file without the lines or rows `places`; "" if too long, or not CSV or Parquet."""
+    """Returns a command that copies a CSV or Parquet file without the lines or rows `places`.
+
+    "" for other files, or if the command would be too long.
+    """
     suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
     if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         return ""
