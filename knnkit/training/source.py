@@ -151,8 +151,10 @@ class Material:
 
     def _draw(self, seed: int, golden_rows: int | None) -> Dataset:
         """Returns the rows for the golden set: at most `golden_rows`, or for None the usual number."""
+        if self.drawn is not None:
+            return self.drawn
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
-        return self.drawn or draw_rows(self.held_out, self.training, seed=seed, limit=limit)
+        return draw_rows(self.held_out, self.training, seed=seed, limit=limit)
 
     @property
     def _most_golden(self) -> int:
