@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from device_agent.serving.columns import Columns
 from device_agent.shared.embedding import files
 from device_agent.shared.embedding.decode import FILE_KEY
+from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.tabular.inputs import FILES, Source
@@ -63,7 +64,7 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
         rows, names = [found[place] for place in range(len(some))], [name for name, _, _ in some]
         for name, row in zip(names, rows):
             if isinstance(row, BadInput):
-                with named(name, hint):
+                with named(name, hint), named_in_hints(name if hint else None):
                     raise row
         yield np.array(rows, dtype), names
 

@@ -38,13 +38,11 @@ def with_file(hint: str, source: str | Path) -> str:
 def named_in_hints(source: str | Path | None) -> Iterator[None]:
     """Puts the file name `source` into the hint of a BadInput that the `with` block raises.
 
-    For a folder, puts in the file that the message names. Does nothing for None and for `-`, which is standard input.
+    Does nothing for None, for `-`, which is standard input, and for a folder: its files are named where they are read.
     """
     try:
         yield
     except BadInput as error:
-        if source not in (None, "-"):
-            name = str(error).removeprefix(f"{source}: ").partition(": ")[0]
-            inside = Path(str(source), name)
-            error.hint = with_file(error.hint, inside if Path(str(source)).is_dir() else str(source))
+        if source not in (None, "-") and not Path(str(source)).is_dir():
+            error.hint = with_file(error.hint, str(source))
         raise

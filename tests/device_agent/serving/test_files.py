@@ -20,6 +20,7 @@ from device_agent.serving.rows import Request, make_parser
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.files import IN_FOLDERS, files_of, name_in
 from device_agent.shared.embedding.parsers import InputJsonParser
+from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Audio, Image, Input
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -203,6 +204,20 @@ def test_a_file_that_cannot_be_read_is_named(kind: str, why: str, tmp_path: Path
         with pytest.raises(BadInput, match=why) as found:
             list(rows_of(given, SOUND))
         assert str(found.value).startswith(f"{path}: ")
+
+
+def test_a_hint_names_the_file_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("my clips", "a: b.wav")
+    path.parent.mkdir()
+    path.write_bytes(b"OggS")
+    with pytest.raises(BadInput) as found, named_in_hints("my clips"):
+        list(rows_of(path.parent, SOUND))
+    assert found.value.hint.startswith("ffmpeg -i 'my clips/a: b.wav' ")
+    path.unlink()
+    with pytest.raises(BadInput) as found, named_in_hints("my clips"):
+        list(rows_of(path.parent, SOUND))
+    assert found.value.hint.endswith(": --input FILE")
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(tmp_path: Path) -> None:

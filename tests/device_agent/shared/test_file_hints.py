@@ -72,26 +72,13 @@ def sound(path: Path, *, channels: int, rate: int) -> Path:
     return path
 
 
-def heard(path: Path, given: Path) -> None:
-    """Decodes a sound, as `classify --input` does with the file or folder `given`."""
-    name = f"{path.relative_to(given)}: " if given != path else ""
-    with named_in_hints(given):
-        try:
-            decode.decode(path.read_bytes(), Input(audio=Audio(16000, 1.0, 1.0)))
-        except BadInput as error:
-            raise BadInput(f"{given}: {name}{error}", hint=error.hint) from None
-
-
-@pytest.mark.parametrize("inside", ["", "day one"])
 @pytest.mark.parametrize("rate", [16000, 500])
-def test_a_sound_that_must_be_converted_is_named(rate: int, inside: str, tmp_path: Path) -> None:
-    folder = tmp_path / "my clips"
-    (folder / inside).mkdir(parents=True)
-    path = sound(folder / inside / "a b.wav", channels=1, rate=rate)
+def test_a_sound_that_must_be_converted_is_named(rate: int, tmp_path: Path) -> None:
+    path = sound(tmp_path / "a b.wav", channels=1, rate=rate)
     if rate == 16000:
         path.write_bytes(b"OggS" + path.read_bytes())
-    with pytest.raises(BadInput) as caught:
-        heard(path, folder if inside else path)
+    with pytest.raises(BadInput) as caught, named_in_hints(path):
+        decode.decode(path.read_bytes(), Input(audio=Audio(16000, 1.0, 1.0)))
     assert f"'{path}'" in caught.value.hint
     assert "FILE" not in caught.value.hint
 
