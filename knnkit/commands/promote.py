@@ -208,7 +208,8 @@ def _show(
         print_line(f"{count(len(promotion.differing), 'row')} added earlier {keep} another label: {some}", "warn")
     if promotion.contradicting:
         some = ", ".join(f"{row.label} ({row.device}, {row.id})" for row in promotion.contradicting[:4])
-        twins = f"{len(promotion.contradicting):,} rows have the same cells as another row, but another label"
+        have = "has" if len(promotion.contradicting) == 1 else "have"
+        twins = f"{count(len(promotion.contradicting), 'row')} {have} the same cells as another row, but another label"
         print_line(f"{twins}: {some}", "warn")
     if listed:
         print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now")

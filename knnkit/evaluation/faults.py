@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
-from device_agent.shared.protocol.constants import Scale
+from device_agent.shared.protocol.constants import Scale, counted
 from device_agent.shared.tabular import csv_dialect
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
@@ -122,9 +122,9 @@ def _gaps(training: Dataset) -> str:
     words = [label for label in np.unique(training.labels).tolist() if is_missing(str(label), MISSING_WORDS)]
     if not words:
         return ""
-    count = int(np.isin(training.labels, words).sum())
+    rows = counted(int(np.isin(training.labels, words).sum()), "row")
     named = ", ".join(map(repr, words))
-    return f"{count:,} rows have the label {named}: if it means that the label is not known, leave these rows out"
+    return f"the label {named} is on {rows}: if it means that the label is not known, leave these out"
 
 
 def _long(training: Dataset) -> str:

@@ -181,7 +181,7 @@ def apply(table: Table, rows: Dataset) -> Dataset:
         if column.missing == KEEP:
             continue
         if gaps.any() and column.fill is None:
-            said = f"{rows.source}: {gaps.sum():,} cells of the column {column.name!r} are empty"
+            said = f"{rows.source}: the column {column.name!r} has {counted(int(gaps.sum()), 'empty cell')}"
             hint = in_data(rows.source, f"missing: {{{quoted(column.name)}: median}}")
             if table.transforms:  # of an estimator, which deploy.yaml cannot change
                 hint = "leave these rows out, or fit the pipeline again with SimpleImputer() as its first step"

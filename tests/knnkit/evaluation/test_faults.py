@@ -109,7 +109,7 @@ def test_each_of_several_label_columns_is_looked_at() -> None:
     rows = with_labels(rows_of(RANDOM.normal(size=(30, 2)), None), columns, ("kind", "health", "age"))
     one, two, three = of_columns(rows)
     assert "rows: column 'kind': labels differ only in blanks or case: 'Oak' (10 rows), 'oak' (10 rows)" in one
-    assert "column 'health': 10 rows have the label 'NA'" in two
+    assert "column 'health': the label 'NA' is on 10 rows" in two
     assert "column 'age': labels are equal as numbers: '2.5' (10 rows), '2.50' (10 rows)" in three
     assert of_columns(rows_of(RANDOM.normal(size=(20, 2)), np.arange(20) % 2)) == ()
 
@@ -141,7 +141,7 @@ def test_a_label_that_may_mean_none_is_named(word: str) -> None:
     rows = RANDOM.normal(size=(40, 2))
     labels = np.array(["oak", "elm", "oak", word])[np.arange(40) % 4]
     (said,) = find(rows_of(rows, labels), None)
-    assert f"10 rows have the label {word!r}" in said
+    assert f"the label {word!r} is on 10 rows" in said
     assert find(rows_of(rows, np.arange(40) % 3), None) == ()
 
 
