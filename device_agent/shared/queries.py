@@ -133,7 +133,7 @@ def check_raw_rows(
 def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
         one = queries.ndim == 1 and len(queries) == len(features)
-        hint = "rows.reshape(1, -1), for a single row" if one else f"rows of shape (n, {len(features)})"
+        hint = "np.reshape(rows, (1, -1)), for a single row" if one else f"rows of shape (n, {len(features)})"
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():

@@ -27,6 +27,7 @@ _ROUNDING, _NOISE = 4.0, 16.0
 WHOLE, _LONGEST = 2.0**53, 2.0**64
 #: Share of the rows that may be inexact in float32 without a warning.
 _FEW_ROWS = 0.01
+_ADVICE = "put differences that matter into separate columns, such as the hour"
 
 Float64 = NDArray[np.float64]
 
@@ -69,7 +70,9 @@ def may_hide(rows: NDArray[np.float32]) -> bool:
     return constant or is_suspect(rows)
 
 
-def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True) -> tuple[str, ...]:
+def warnings(
+    rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True, advice: str = _ADVICE
+) -> tuple[str, ...]:
     """Returns a warning for each column that loses too much precision in float32, or varies only by rounding.
 
     Args:
@@ -77,6 +80,7 @@ def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: 
         names: names of the d columns.
         source: name of the file, for messages.
         shifted: whether the model subtracts a number from each raw column first; models with the metric cosine cannot.
+        advice: what to do about a column that loses too much.
     """
     rounding = [column for column in _suspects(rows) if varies_by_rounding(rows[:, column])]
     found = [
@@ -94,7 +98,7 @@ def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: 
             spread = float(np.ptp(rows[:, column]))
             said = f"float32 holds the column {names[column]!r} in steps of {step:.2g}"
             said += f", but neighbouring values are {gap:.2g} apart (spread {spread:.3g})"
-            found.append(f"{source}: {said}; put differences that matter into separate columns, such as the hour")
+            found.append(f"{source}: {said}; {advice}")
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, listing, patterns, raw_files, recordings
+from knnkit.data import columns, dataset, listing, patterns, precision, raw_files, recordings
 from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import Dataset
 from knnkit.data.recordings import Labels
@@ -65,9 +65,20 @@ def load_rows(build: Build) -> Rows:
             raise
         said = f"{error}\n  the column {column!r} names files, which are read if `path` names the column"
         raise DataError(said, hint=f"path: {quoted(column)} in `data:` of deploy.yaml") from None
+    warnings, notes = ((), ()) if cut is None else (cut.warnings, (cut.counts,))
     if embedder is not None:
+        warnings += _lost(rows, window)
         rows, embedder = embedder.apply(rows)
-    return Rows(rows, embedder, window) if cut is None else Rows(rows, embedder, window, cut.warnings, (cut.counts,))
+    return Rows(rows, embedder, window, warnings, notes)
+
+
+def _lost(raw: Dataset, window: Window | None) -> tuple[str, ...]:
+    """Returns warnings about columns of raw numbers that float32, in which stages compute, does not tell apart."""
+    if raw.rows.dtype == np.float32:
+        return ()
+    names = raw.feature_names if window is None else window.columns
+    how = "subtract a number near its values, in recordings and on the device alike"
+    return precision.warnings(raw.rows.reshape(-1, len(names)), names, raw.source, shifted=False, advice=how)
 
 
 @needs_build_extra()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features import transforms
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
-from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
+from device_agent.shared.features.transforms import NOTHING, REFUSED, REFUSED_VALUE, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
 from knnkit.training.sklearn_transforms import branches_of, columns_in_use, convert, parts_of, require_readable
@@ -202,7 +202,7 @@ class _Walk:
     def ordinal(self, part: Any, start: int, sources: Sources) -> Sources:
         values, owners, outputs, others = self._ask(part, sources)
         results = [row[owner] for row, owner in zip(outputs, owners)]
-        missed = [np.nan if row is None else row[column] for column, row in enumerate(others)]
+        missed = [REFUSED_VALUE if row is None else row[column] for column, row in enumerate(others)]
         return self.add("look-up", start, len(sources), values, owners, results, missed)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:

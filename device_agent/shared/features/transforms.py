@@ -23,8 +23,10 @@ from device_agent.shared.protocol.table_info import Transform
 Float64 = NDArray[np.float64]
 Step = Callable[[Float64], Float64]
 
-#: Results of `look_up` in a one-hot step: no feature, or a category that the model refuses.
-NOTHING, REFUSED = -1.0, -2.0
+#: Results of `look_up` in a one-hot step: no feature, or a category that the model refuses; the latter in "look-up".
+NOTHING, REFUSED, REFUSED_VALUE = -1.0, -2.0, math.inf
+#: Kinds of transforms whose result is infinite for a category that the model refuses.
+_ENCODERS = ("look-up", "one-hot")
 #: Functions of FunctionTransformer, by name.
 FUNCTIONS: dict[str, Any] = {
     name: getattr(np, name)
@@ -57,23 +59,26 @@ class Transforms:
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
-        self._steps: list[tuple[int, int, Step]] = []
+        self._steps: list[tuple[int, int, Step, bool]] = []
         for each in transforms:
             try:
                 step = FUNCTIONS[each.kind] if each.kind in FUNCTIONS else _KINDS[each.kind](*arrays_of(each))
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise ModelUnusable(f"knn.json: the transform {each.kind!r} cannot be used: {error}") from None
-            self._steps.append((each.start, each.count, step))
+            self._steps.append((each.start, each.count, step, each.kind in _ENCODERS))
 
     def __call__(self, rows: NDArray[Any]) -> Float64:
         """Returns the (n, n_features) features of (n, n_columns) numbers and category codes.
+
+        A row with a category that an encoder refuses is NaN, even if a later step fills missing cells.
 
         Raises:
             ModelUnusable: a transform does not fit the columns.
         """
         found: Float64 = rows.astype(np.float64)
+        refused = np.zeros(len(found), np.bool_)
         with np.errstate(all="ignore"):  # a result that is not finite is found by the caller
-            for start, count, step in self._steps:
+            for start, count, step, encodes in self._steps:
                 if start + count > found.shape[1]:
                     raise ModelUnusable(
                         f"knn.json: a transform needs {start + count} columns, but there are {found.shape[1]}"
@@ -82,7 +87,10 @@ class Transforms:
                     part = step(found[:, start : start + count])
                 except (ValueError, IndexError) as error:
                     raise ModelUnusable(f"knn.json: a transform does not fit its columns: {error}") from None
+                if encodes:
+                    refused |= np.isinf(part).any(axis=1)
                 found = np.concatenate([found[:, :start], part, found[:, start + count :]], axis=1)
+        found[refused] = np.nan
         return found
 
 
@@ -124,7 +132,7 @@ def _one_hot(values: Float64, owners: Float64, results: Float64, others: Float64
         for places in look_up(rows).T:
             hot = np.flatnonzero(places >= 0.0)
             found[hot, places[hot].astype(np.int64)] = 1.0
-            found[places == REFUSED] = np.nan
+            found[places == REFUSED] = np.inf
         return found
 
     return apply

@@ -185,7 +185,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TfKNN, TfliteKNN]:
 @pytest.mark.parametrize(
     ("queries", "said", "hint"),
     [
-        (QUERIES[0], r"rows of 4 numbers, found an array of shape \(4,\)", "rows.reshape(1, -1)"),
+        (QUERIES[0], r"rows of 4 numbers, found an array of shape \(4,\)", "np.reshape(rows, (1, -1))"),
         (QUERIES[:, :3], r"rows of 4 numbers, found an array of shape \(80, 3\)", ""),
         ([[0.0, 1.0, np.nan, 3.0]], "row 0, column 2: nan is not a finite", ""),
         ([[0.0, 1e300, 2.0, 3.0]], "row 0, column 1: inf is not a finite", ""),

@@ -198,6 +198,15 @@ def test_a_missing_key_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert "knnkit keygen" in text
 
 
+def test_a_key_without_its_suffix_leads_to_the_file(private: Path) -> None:
+    """`keygen --out keys/signing` takes the name that `signing: {key: keys/signing}` then repeats."""
+    for read in (keys.load_private_key, lambda path: keys.load_public_keys([path])):
+        with pytest.raises(SigningKeyError) as caught:
+            read(private.with_suffix(""))
+        name = private.stem + (".pem" if read is keys.load_private_key else ".pub")
+        assert caught.value.hint == f"did you mean {name}?"
+
+
 def write_key(path: Path, key: object) -> Path:
     path.write_bytes(
         key.private_bytes(  # type: ignore[attr-defined]

@@ -112,6 +112,20 @@ def test_a_network_that_would_read_pictures_otherwise_is_refused(
     assert hint in found.value.hint
 
 
+def test_samples_that_float32_does_not_tell_apart_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages compute in float32: a small wave far from 0 would have the features of noise."""
+    monkeypatch.setattr(inputs.own_stages, "write_features", lambda *_: b"stage")
+    monkeypatch.setattr(Embedder, "apply", lambda self, rows: (rows, self))
+    asked = "{window: {columns: [p, q], rows: 20}, features: [std]}"
+    text = f"model: {{name: m, data: {{files: '*.csv', label: kind}}, test: 0, input: {asked}}}"
+    for far, named in ((1e7, [True, False]), (0.0, [])):
+        waves = (f"{far + np.sin(at / 9):.5f},{np.cos(at / 7):.5f},a\n" for at in range(200))
+        (tmp_path / "one.csv").write_text(f"p,q,kind\n{''.join(waves)}")
+        found = load_rows(parse.parse(text, base=tmp_path).builds()[0]).warnings
+        assert [f"the column {name!r} in steps" in each for each in found for name in "pq"] == named
+        assert all("subtract a number near its values" in each for each in found)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_small_picture_without_stages_is_its_pixels(channels: int, tmp_path: Path) -> None:
     """The agent answers the golden pictures with these pixels, too: `build` compares both."""

@@ -175,6 +175,21 @@ def test_an_unknown_category_is_refused_or_ignored_as_its_encoder_says() -> None
     assert np.allclose(features(fitted, strange)[0], expected.toarray())
 
 
+@pytest.mark.parametrize("encoder", [OneHotEncoder(sparse_output=False), OrdinalEncoder()])
+@pytest.mark.parametrize("later", [SimpleImputer(), KBinsDiscretizer(2, encode="ordinal", strategy="uniform")])
+def test_a_refused_category_is_not_filled_by_a_later_step(encoder: Any, later: Any) -> None:
+    """scikit-learn raises an error for it, whatever comes after the encoder."""
+    steps = ColumnTransformer([("text", make_pipeline(encoder, later), [3, 4])], remainder="drop")
+    fitted, pipeline = imported(steps, MIXED)
+    strange = MIXED[:4].copy()
+    strange[0, 3], strange[1, 4], strange[2, 4] = "huge", 77, np.nan
+    *_, errors = features(fitted, strange)
+    assert sorted(errors) == [0, 1, 2]
+    for row in range(3):
+        with pytest.raises(ValueError, match="unknown categories"):
+            pipeline.predict(strange[row : row + 1])
+
+
 def test_a_cell_that_no_transformer_fills_is_refused_by_name() -> None:
     fitted, _ = imported(PLAIN["yeo-johnson"], NUMBERS)
     assert fitted.table is not None
