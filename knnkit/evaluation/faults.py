@@ -62,7 +62,7 @@ def of_columns(training: Dataset) -> tuple[str, ...]:
 
 
 def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:
-    """Returns, for each part, the (bytes, label) of its rows that may occur twice in all parts: of equal hash."""
+    """Returns for each part (bytes, label) of its rows that may equal another row: their hashes occur twice in all."""
     hashes = [np.fromiter(map(hash, _keys(part.rows)), np.int64, len(part.rows)) for part in parts]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     chosen = [np.isin(own, values[counts > 1]) for own in hashes]

@@ -52,8 +52,9 @@ def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
 
 
 def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
-    """Returns `sets` with the mean number of labels, and by class the rows and those whose label set is right.
+    """Returns `sets` with the mean number of labels in a set, and two counts for each class.
 
+    These are the held-out rows of the class, and those of them whose label set contains the class.
     `answers` are the reference's answers to held-out rows, and `truth` has the (n,) true classes of these rows.
     """
     k, metric = reference.k, reference.space.metric

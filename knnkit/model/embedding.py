@@ -29,7 +29,7 @@ from knnkit.errors import FILE, BuildError
 from knnkit.model.tflite.flatbuffer import IDENTIFIER, input_shape
 
 _STAGES = "look at `stages` in deploy.yaml"
-#: Name of the one column that each number of an embedding has.
+#: Start of the names of computed features: embedding_0, embedding_1, ...
 PREFIX = "embedding"
 
 
@@ -53,7 +53,7 @@ def read_stages(input: Input, paths: Sequence[Path], first: bytes | None = None)
 
     Raises:
         BuildError: there are too many stages; or a file cannot be read, is too large, is not a .tflite, or takes
-            pictures of another size.
+            pictures of another size than `input.image`.
     """
     own = {} if first is None else {constants.STAGE_FILES[0]: first}
     if len(input.stages) > (most := constants.MAX_STAGES - len(own)):

@@ -84,7 +84,10 @@ class Embedder:
         return made, replace(self, input=found.input)
 
     def _embed(self, content: bytes, inputs: Iterable[NDArray[Any]], name: Callable[[int], str]) -> Embedded:
-        """Runs the stages; reuses the result if this process has run them on inputs of the same digests `content`."""
+        """Runs the stages; reuses the result if this process has run them on inputs with the same digests `content`.
+
+        `name` returns the name of the input with a number (from 0), for messages.
+        """
         key = json_codec.dumps(self.input), content
         try:
             found = _EMBEDDED.pop(key, None) or embed(self.input, self.files, inputs, name)

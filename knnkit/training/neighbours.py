@@ -35,7 +35,10 @@ class Lists:
     distances: Float64
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
-        """Yields for k from 1 to n the (m,) class indices with most weight among k neighbours; the lowest of ties."""
+        """Yields for k from 1 to n the (m,) class indices with most weight among k neighbours; the lowest wins a tie.
+
+        `codes` has the (n_train,) class indices of the training rows.
+        """
         rows, nearest = np.arange(len(self.indices)), self.distances[:, 0]
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):
@@ -44,7 +47,7 @@ class Lists:
             yield np.argmax(votes >= most[:, None], axis=1)
 
     def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
-        """Returns the (m,) class indices with most weight among all n neighbours."""
+        """Returns the (m,) class indices with most weight among all n neighbours; `codes` as in `labels`."""
         return [*self.labels(codes, weights)][-1]
 
     def values(self, targets: Float64, weights: Weights) -> Iterator[Float64]:
@@ -149,7 +152,7 @@ def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
 
 
 def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
-    """Returns (m, d) quantiles of (n, d) sorted columns, each without the value at index `place`, (m, d)."""
+    """Returns (m, d) quantiles `share` (0 to 1) of sorted (n, d) columns, each without the value at its `place`."""
     position = share * (len(ordered) - 2)
     below = int(position)
     columns = np.arange(ordered.shape[1])

@@ -15,7 +15,10 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning that names classes that others always outvote; () if none, or if votes are unequal."""
+    """Returns a warning that names classes with too few training rows to win any vote; () if none, or if votes differ.
+
+    `counts` has the number of training rows of each class.
+    """
     others = (spec.radius, spec.class_weight, spec.offset)
     if spec.weights != "uniform" or any(each is not None for each in others) or spec.k > sum(counts):
         return ()

@@ -115,7 +115,7 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
 
 
 def _gap(row: FieldRow, columns: Columns, table: Table | None) -> str:
-    """Returns the first column whose cell in `row` is not known, so that training would take another one; "" if none.
+    """Returns the first column whose cell in `row` is not known, so that training would invent it; "" if none.
 
     A row that a device kept by itself has no text for a category that its release did not know: it is not a missing
     cell. A missing cell can be added only if the table fills it.
@@ -222,7 +222,10 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns the cells of a label: column -> cell; {} for text that is not one like `height=3.5, width=2`."""
+        """Returns the cells of a label: column -> cell.
+
+        With several label columns or targets, `label` is text such as `height=3.5, width=2`; {} for any other text.
+        """
         found = {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
         return {name: self._number(value) for name, value in found.items()} if self.targets else found
 

@@ -104,8 +104,9 @@ def _points(training: Dataset, spec: KnnSpec) -> Points:
 
 
 def _condensed(points: Points) -> Ints:
-    """Returns sorted indices: adds rows until all others are right (Hart 1968), several at a time (Angiulli 2005).
+    """Returns the sorted indices of rows to keep: the kept rows classify all others correctly (Hart 1968).
 
+    Adds several rows at a time (Angiulli 2005).
     imbalanced-learn condenses each class only against the smallest class, which loses a third of iris.
     """
     kept = np.concatenate(

@@ -70,10 +70,10 @@ def import_estimator(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> Fitted:
-    """Returns a fitted scikit-learn estimator as a classifier `name`; `feature_names`: raw columns, None: as fitted.
+    """Returns a fitted scikit-learn estimator as a classifier called `name`.
 
-    `reject`: share of ordinary rows to accept (None: all), or label -> share. `source`: name in messages, None: type.
-
+    `feature_names` are the raw columns (None: those it was fitted with), `reject` is the share of ordinary rows to
+    accept (None: all) or label -> share, `source` the estimator's name in messages (None: that of its class).
     Raises:
         BuildError: a part is not supported; the message names it, the hint states what to do instead.
     """
@@ -137,7 +137,10 @@ def _own(estimator: Any) -> dict[str, Any]:
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """Returns names of the `width` features that the first `count` transformers make; feature_0, ... if they cannot."""
+    """Returns names of the `width` features that the first `count` transformers make of the columns `names`.
+
+    feature_0, feature_1 and so on if the transformers do not give plain, distinct names.
+    """
     made: Any = names
     try:
         for each in _parts(estimator)[0][:count]:

@@ -89,7 +89,7 @@ def is_hamming(classifier: Any) -> bool:
 
 
 def _require_as_fitted(classifier: Any) -> None:
-    """Raises BuildError if the metric was changed after `fit`; scikit-learn then uses the one here, the other there."""
+    """Raises BuildError if the metric was changed after `fit`: scikit-learn then mixes the old metric and the new."""
     from sklearn.neighbors import NearestNeighbors
 
     own = {name: getattr(classifier, name) for name in ("metric", "p", "metric_params")}

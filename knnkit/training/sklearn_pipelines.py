@@ -22,7 +22,7 @@ from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
 from knnkit.training.sklearn_transforms import branches_of, columns_in_use, convert, parts_of, require_readable
 
-#: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
+#: For each column between two transformers: index of the raw column that it is a copy of; None if it was computed.
 Sources = list[int | None]
 _APPLY = "apply it before knnkit"
 #: Names of NumPy that differ from those of `transforms.FUNCTIONS`.

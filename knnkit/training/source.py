@@ -182,7 +182,10 @@ class Material:
         return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Returns warnings on label sets and answers that differ from scikit-learn's; BuildError if too many differ."""
+        """Returns warnings: of label sets that are wrong too often, and of answers that are not scikit-learn's.
+
+        Raises BuildError if more answers differ than `agreement` allows.
+        """
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:

@@ -53,7 +53,7 @@ def policy_of(data: Data) -> Policy:
 
 
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """Fits a table by the keys of `data` about cells, and applies it to the rows; without such keys, returns them.
+    """Fits a table by the keys of `data` about cells, and applies it to the rows; without such keys, changes nothing.
 
     `everything` has all rows of the files of `data`, before some were held out.
     """

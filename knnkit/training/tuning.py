@@ -161,7 +161,11 @@ def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int6
 
 
 def _scores(lists: Lists, known: Any, truth: Any, weights: Weights, score: Score) -> Iterator[float]:
-    """Yields the score for each k; `lists` has the neighbours, `known` and `truth` the answers of both sides."""
+    """Yields the score for each k; `lists` has the neighbours of the rows to answer.
+
+    `known` are the targets of the training rows, or their class indices in each label column; `truth` those of the rows
+    to answer.
+    """
     if score == "r_squared":
         yield from (r_squared(values, truth, DataError) for values in lists.values(known, weights))
         return

@@ -46,7 +46,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
-    """Returns the (d,) share of each feature in the rows' mean (manhattan) or squared distance from their mean."""
+    """Returns the (d,) share of each feature in the rows' distances from their mean: squared, if not manhattan."""
     rows, lengths = training.rows, np.ones(1)
     if metric == "cosine":
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))

@@ -227,7 +227,10 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of b queries: the rows that may be their neighbours."""
+        """Returns the candidates of b queries: the rows that may be their neighbours.
+
+        `weighted` are the queries as (b, p) float32 offsets from the centre of model space, times its `scale`.
+        """
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)

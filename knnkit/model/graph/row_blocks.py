@@ -27,7 +27,10 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the number of rows in a block: the smallest with at most `most` blocks of at least `least` rows."""
+    """Returns the number of rows in a block if `count` rows are cut into as many blocks as allowed.
+
+    Allowed are at most `most` blocks of at least `least` rows; the last block may have fewer.
+    """
     return -(-count // max(1, min(most, count // least)))
 
 

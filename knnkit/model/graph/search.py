@@ -100,7 +100,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def _rows(self) -> Any:
-        """Tensor of all training rows, from which exact distances are computed: (n, p), or (1, n, p) if all are."""
+        """Tensor of all training rows, to compute distances from: (n, p), or (1, n, p) without a candidate search."""
         if self.products is None:
             return self.take("training_rows", self.table)
         if self.projection:
@@ -186,7 +186,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return MOST * self.measure_of(self.lattice.step) if self.lattice else 0.0
 
     def _is_whole(self, query: Any) -> Any:
-        """Returns (b,) bool: whether (b, p) queries are multiples of the training rows' step; None if there is none."""
+        """Returns (b,) bool: whether (b, p) queries are multiples of the training rows' step; None without a step."""
         if self.lattice is None:
             return None
         steps = weigh(self.space, query) * np.float32(1.0 / self.lattice.step)

@@ -169,7 +169,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return outputs
 
     def _less_blur(self, beyond: Any, kth: Any, blur: Any) -> Any:
-        """Returns (b,) bounds `beyond` on squared distances, less what the steps' error can take; 0 if too much."""
+        """Returns the (b,) lower bounds `beyond` on squared distances, lowered by the error of the steps (`blur`).
+
+        A bound becomes 0, and then excludes no row, if the blur is too large against the k-th distance (`kth`).
+        """
         rest = tf.nn.relu(tf.sqrt(tf.nn.relu(beyond)) - 2.0 * blur)
         return rest * rest * tf.cast(self._is_sharp(kth, blur), tf.float32) * np.float32(1.0 - 16.0 * EPSILON)
 
@@ -178,7 +181,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return near > 2.0 * TYPICAL * blur  # the factor 2: both points of a distance are blurred
 
     def _lists(self) -> bool:
-        """Whether a bound on the distances of all other rows is proven: never for manhattan with steps."""
+        """Whether the bound on the distances of rows that are no candidates is proven; not for manhattan with steps."""
         if not self._decides or (self.metric == "manhattan" and self.space.steps):
             return False
         sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]

@@ -98,7 +98,10 @@ class _Lists:
         self._count = 0
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[Ints, Cells]:
-        """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long."""
+        """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long.
+
+        `middle` are the (m, p) centres of the cells, `half` half the (p,) lengths of their sides, with a small overlap.
+        """
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k + 1 rows are this near to every query in the cell (the (k + 1)-th least of the greatest distances).
         # So a row whose least distance is greater cannot be among the k + 1 nearest; EITHER_WAY covers the rounding.

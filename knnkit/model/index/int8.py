@@ -97,7 +97,10 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns int8 rows, step, greatest error and squared lengths; None if a squared step leaves float32's range."""
+    """Returns int8 rows, step, greatest error and squared lengths of the rows times the (p,) factors `scale`.
+
+    None if a squared step leaves float32's range.
+    """
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:
@@ -114,7 +117,10 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
 
 
 def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
-    """Returns (m,) counts of the rows whose int8 distance may be below that of a query's k-th neighbour."""
+    """Returns for each query the number of rows whose int8 distance may be below that of its k-th neighbour, (m,).
+
+    `queries` are those of `sample`, projected if the int8 rows are; `quantized` is a result of `_quantize`.
+    """
     table, step, error, squares = quantized
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
     whole = np.round(queries / steps)

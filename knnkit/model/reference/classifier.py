@@ -207,7 +207,7 @@ class Reference:
         return found
 
     def _measure(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
-        """Returns (m,) rounded distances to `rows` (indices) to the power `Space.power`, before factor `Space.unit`."""
+        """Returns (m,) distances to `rows` (indices), raised to `Space.power`: rounded, and not times `Space.unit`."""
         found = np.empty(len(rows))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
@@ -260,7 +260,10 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Sorts indices `rows` by (power of distance, index); also returns the powers: ties get the least of theirs."""
+        """Returns indices `rows` sorted by (measure, index), and their measures: distances raised to `Space.power`.
+
+        Rows whose distances differ by at most `Space.tied` all get the least of their measures.
+        """
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])
@@ -274,7 +277,7 @@ class Reference:
         return rows[np.lexsort((rows, group))], np.asarray(exact[first])
 
     def _add_up(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
-        """Returns distances to `rows` (indices) to the power `Space.power`; sums are rounded once, alike everywhere."""
+        """Returns (m,) distances to `rows` (indices), raised to `Space.power`; a sum is rounded once, at its end."""
         sums: dict[bytes, float] = {}
         found = np.empty(len(rows))
         for place, index in enumerate(rows):

@@ -138,7 +138,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """Absolute value of the factors in `scale` if equal, else 1; applied after ties are found, which stay ties."""
+        """Absolute value of the factors in `scale` if all are equal, else 1; multiplied last, so ties stay ties."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -168,7 +168,7 @@ class Space:
 
     @property
     def size(self) -> float:
-        """Length to which float32 errors in the steps are relative: 1 on the unit sphere, else of the longest row."""
+        """Length to which float32 errors in the steps are relative: 1 on the unit sphere, else the longest row's."""
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 

@@ -109,7 +109,10 @@ def is_plain(spec: KnnSpec) -> bool:
 
 
 def require_plain(spec: KnnSpec, what: str, key: str = "") -> None:
-    """Raises BuildError unless the TensorFlow graph computes metric and votes, as the feature `what` needs."""
+    """Raises BuildError unless the TensorFlow graph computes metric and votes, as the feature `what` needs.
+
+    `key` is the key of deploy.yaml that asks for the feature, if it is not `what`.
+    """
     if not is_plain(spec):
         said = f"{what} does not work with metric {spec.metric} and weights {spec.weights}"
         more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]
@@ -141,7 +144,10 @@ def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, .
 def _factors(
     asked: str | Mapping[str, float], classes: tuple[int | str, ...], codes: NDArray[np.int32]
 ) -> tuple[float, ...]:
-    """Returns each class's vote factor: as `asked`, or for "balanced", rows / (number of classes * rows of it)."""
+    """Returns the factor of each class's votes: from `asked` (label -> factor), or balanced.
+
+    A balanced factor is rows / (number of classes * rows of the class); `codes` has the class index of each row.
+    """
     if isinstance(asked, str):
         counts = np.bincount(codes, minlength=len(classes))
         return tuple((len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())

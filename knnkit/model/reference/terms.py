@@ -33,7 +33,10 @@ def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Fl
 
 
 def _jaccard(query: Float64, enrolled: Float32) -> Float64:
-    """Returns (m, 1) Jaccard distances: of the coordinates not 0 in query or row, the share 0 in one; 0 if all are."""
+    """Returns (m, 1) Jaccard distances: of the coordinates where query or row is not 0, the share where one is 0.
+
+    The distance is 0 if both have zeros alone.
+    """
     one, others = query != 0.0, enrolled != 0.0
     either = (one | others).sum(axis=1, keepdims=True)
     return np.asarray((one != others).sum(axis=1, keepdims=True) / np.maximum(either, 1))

@@ -185,7 +185,10 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> 
 
 
 def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
-    """Makes tensor `place` int8, and each FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights."""
+    """Makes tensor number `place` int8 multiples of `step`.
+
+    Each FULLY_CONNECTED that uses the tensor becomes hybrid: float32 rows, int8 weights.
+    """
     from tensorflow.lite.python import schema_py_generated as schema
 
     tensor = graph.tensors[place]

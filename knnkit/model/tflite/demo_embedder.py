@@ -15,7 +15,10 @@ from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
 
 def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64]) -> bytes:
-    """Returns a `.tflite` that maps a picture to 16 numbers; trained on (n, height, width, 1) values from 0 to 1."""
+    """Returns a `.tflite` that maps a picture to 16 numbers.
+
+    Trains it with `pictures`, (n, height, width, 1) values from 0 to 1, and their (n,) class indices `codes`.
+    """
     load_tensorflow()
     import tensorflow as tf
 

@@ -185,7 +185,10 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 
 
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
-    """Writes a flatbuffer table; `fields`: slot -> text, offset, list of offsets, or a function that writes a byte."""
+    """Writes a flatbuffer table with `slots` slots, and returns its offset.
+
+    `fields`: slot -> text, offset, list of offsets, or a function that writes a byte; None: the slot stays empty.
+    """
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)
     for slot, value in ready.items():
