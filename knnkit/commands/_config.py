@@ -74,8 +74,9 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns a `Build` for each model of a configuration; errors begin with `what`, hints end with `hint`.
+    """Returns a `Build` for each model of a configuration.
 
+    Errors begin with `what` and name the configuration's `file` (None: deploy.yaml); hints end with `hint`.
     Raises:
         ConfigError: there is no configuration, or it has no model.
     """

@@ -42,8 +42,9 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns decision regions, and the name of the device that classified their grid of points; None without regions.
 
-    There are no regions if no HTML report is wanted, if no device runs one of the releases in `directories`, if that
-    release does not classify rows of two numbers, or if the device fails (then prints why on stderr).
+    Asks one of `targets` on which the run of `report` succeeded. There are no regions if no HTML report is wanted, if
+    no device runs one of the releases in `directories`, if that release does not classify rows of two numbers, or if
+    the device fails (then prints why on stderr).
     """
     if report.interrupted or not _output.draws(arguments):
         return None

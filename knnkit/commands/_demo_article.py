@@ -113,7 +113,7 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """How one implementation answered the test rows; `agrees` counts those with the float64 search's neighbours."""
+    """How one implementation answered the test rows; `agrees` counts rows with the neighbours of the float64 search."""
 
     name: str
     accuracy: float
@@ -154,6 +154,7 @@ class Demo:
     def release(self, config_file: Path, note: str) -> tuple[Built, Material, Target, DeviceReport]:
         """Builds and deploys a deploy.yaml's model; returns (release, its rows, device, report of the deploy).
 
+        `note` is printed beside the name of the build's step.
         Raises:
             ParityFailed: the device does not keep the release.
         """

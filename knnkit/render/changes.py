@@ -35,7 +35,10 @@ def no_rows(_: str) -> None:
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns (line, colour): what golden checks measured, how it changed, and wrong rows (`rows`), by device group."""
+    """Returns (line, colour): what golden checks measured, how it changed, and which rows are wrong.
+
+    Devices with equal figures share their lines. `rows` maps a release's digest to its evaluation rows.
+    """
     found: list[tuple[str, Tone]] = []
     for names, proof in alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -167,7 +170,10 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each wrong answer to a class that got worse, with rows that were right before, by `known`."""
+    """Yields a line for each wrong answer to a class that got worse, with the rows that were right before.
+
+    `known` has the names of these rows; None: the line only counts them.
+    """
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

@@ -121,7 +121,10 @@ def outcome_line(device: DeviceReport) -> str:
 
 
 def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
-    """Prints a table of the devices, then figures, warnings, hints and the verdict; `rows` as in `page_of`."""
+    """Prints a table of the devices, then figures, warnings, hints and the verdict.
+
+    `rows` maps a release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
+    """
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]

@@ -57,7 +57,10 @@ def key(view: View, place: int, label: str) -> str:
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
-    """Returns for each column its name, the cell of the row to label, and those beside it; [] without a row."""
+    """Returns for each column its name, the cell of the row to label, and the cells of the training rows beside it.
+
+    [] if there is no row to label.
+    """
     if view.row is None:
         return []
     rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]

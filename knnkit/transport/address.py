@@ -20,7 +20,10 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, logs_in: bool = False) -> str:
-        """Returns text to type after another command about this device: its name, `more`, then the options."""
+        """Returns text to type after another command about this device: its name, `more`, then the options.
+
+        The key (`-i`) is one of these only if the user named a jump host, or if the command logs in (`logs_in`).
+        """
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (logs_in or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))

@@ -59,7 +59,7 @@ class Ends:
         self._failed: KnnkitError | None = None
 
     def read(self, size: int) -> bytes:
-        """Returns up to `size` available bytes; b"" at the end of the source, or after an error, raised by `check`."""
+        """Returns up to `size` available bytes; b"" at the source's end, or after an error, which `check` raises."""
         read1 = getattr(self._source, "read1", self._source.read)
         try:
             chunk: bytes = read1(size)

@@ -120,7 +120,10 @@ def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> li
 
 
 def _offset(file: PushFile, found: list[str]) -> int:
-    """Returns how many bytes of a `.part` file to keep, by `found`, ["part", size, SHA-256]: all if right, else 0."""
+    """Returns how many bytes of the device's `.part` file to keep: all if the local file begins with them, else 0.
+
+    `found` is the device's answer: ["part", size, SHA-256] if it has a `.part` file.
+    """
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
     size = int(found[1])

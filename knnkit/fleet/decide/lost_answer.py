@@ -33,7 +33,10 @@ class Aftermath:
 
 
 def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
-    """Returns the outcome of a device after `error` ended its switch, from `found`: its reply to `rollback --own`."""
+    """Returns the outcome of a device, from `found`: its reply to `rollback --own`.
+
+    `error` ended its switch to the release `digest` at the step `stage`. It waits `seconds` for a confirmation.
+    """
     became = found.became if found.became and _is(found.became.release, digest) else None
     if _is(found.committed, digest):
         return _running(error, became is not None and became.what == "confirmed")
@@ -53,7 +56,10 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
 
 
 def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
-    """Returns the outcome of a device that does not reply, and returns to its previous release within `seconds`."""
+    """Returns the outcome of a device that does not reply after `error` ended its switch at the step `stage`.
+
+    Without a confirmation, it returns to its previous release within `seconds`.
+    """
     if isinstance(error, Unreachable):
         error = Unreachable(str(error), reason=error.reason, hint="run it again when the device can be reached")
     return Aftermath(None, error, f"{stage.value}the device returns to the previous release within {seconds:g} s")

@@ -83,13 +83,16 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Ends the run; returns its report with the fields `values`, and hints that select this device."""
+        """Ends the run; returns its report with the fields `values`; its hint names this device in place of HOST."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Ends the run with `error` (and `more`); without an `outcome`, unreachable, locked or failed, by its class."""
+        """Ends the run with `error`; returns its report, with `more` after the message.
+
+        Without an `outcome`, the class of the error decides between unreachable, locked and failed.
+        """
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (

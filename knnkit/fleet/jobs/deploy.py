@@ -113,7 +113,10 @@ class _Deploy:
         return self._send_and_switch(facts) if send else self._switch(facts)
 
     def _is_damaged(self, facts: Facts) -> bool:
-        """Whether files of the release on the device differ from the signed ones; asks only if there is reason."""
+        """Whether files of the release on the device differ from the signed ones.
+
+        False without asking, unless `--verify` is given or the device warns that the release failed to start.
+        """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
         doubted = self._job.options.verify or any(text.startswith("starts-failed") for text in status.warnings)

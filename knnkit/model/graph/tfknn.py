@@ -181,7 +181,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return near > 2.0 * TYPICAL * blur  # the factor 2: both points of a distance are blurred
 
     def _lists(self) -> bool:
-        """Whether the bound on the distances of rows that are no candidates is proven; not for manhattan with steps."""
+        """Whether the bound on the distances of all rows but the candidates is proven; not for manhattan with steps."""
         if not self._decides or (self.metric == "manhattan" and self.space.steps):
             return False
         sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]

@@ -137,7 +137,10 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns (label, key) of the identity `name`: a key agent's (`held`), or that in `path`; None: see `tried`."""
+    """Returns (label for messages, key) of the identity `name`: the key agent's key (`held`), else that in `path`.
+
+    None if neither can be used; `tried` then gets the reason.
+    """
     if held is not None:
         return f"{name} by the agent", keys.AgentKey(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"

@@ -109,7 +109,10 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time); raises any Exception."""
+    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time).
+
+    Raises an Exception of any class if `text` is not a certificate.
+    """
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")

@@ -62,7 +62,7 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns the ssh_config in $HOME, or /dev/null; None if ssh finds it, because $HOME is the account's."""
+    """Returns the path of the ssh_config in $HOME; /dev/null if there is none; None if ssh itself would look there."""
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
