@@ -101,7 +101,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
 
 
 class _Incomplete(Exception):
-    """Discards incomplete answers, so that no file is written."""
+    """Raised to discard incomplete answers, so that no file is written."""
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:

@@ -84,7 +84,10 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """Raises VerificationFailed if a release is signed by none of `keys` (fingerprint -> PEM)."""
+    """Raises VerificationFailed if a release is signed by none of `keys` (fingerprint -> PEM), those of `--key`.
+
+    Checks nothing if `named`, the files that `--key` names, is empty.
+    """
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(

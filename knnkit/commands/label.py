@@ -45,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model whose training rows are shown beside each row (None: no release), and why they are not."""
+    """Returns the model whose training rows are shown beside each row, and a message for when they cannot be shown.
+
+    The model is that of `--release`, else the model `name` of deploy.yaml; None if its release is not built.
+    """
     folder: Path | None = arguments.release
     if folder is None:
         config = _config.load_config(arguments)

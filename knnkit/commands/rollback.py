@@ -87,7 +87,10 @@ def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns a hint such as `--to 0123abcd4567 (1.0.0) or --to …`: `held` releases that do not run; else a deploy."""
+    """Returns a hint such as `--to 0123abcd4567 (1.0.0) or --to …`: releases in `held` that the device does not run.
+
+    If there are none, the hint is a deploy. `held` has digests, `versions` maps digests to versions, perhaps not all.
+    """
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:

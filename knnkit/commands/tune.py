@@ -80,7 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score(asked: Score | None, training: Dataset) -> Score:
-    """Returns the score that was asked for (None: none), or the usual one for labels or targets."""
+    """Returns the score `asked` for; for None, accuracy for labels and R² for targets that are numbers.
+
+    Raises UsageError if the score does not fit what the model predicts.
+    """
     by_value = training.targets is not None and not training.target_classes
     score: Score = asked or ("r_squared" if by_value else "accuracy")
     if by_value != (score == "r_squared"):
