@@ -35,6 +35,9 @@ Float64 = NDArray[np.float64]
 _SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
+#: A block of so many bytes, freed but never written: glibc then keeps the memory of a batch for the next one. Otherwise
+#: it returns the memory, and the system clears each page again.
+_FREED = 4 << 20
 #: Dimensions and type of each table; the tables of the steps are not listed.
 _TABLES: dict[str, tuple[int, type[np.generic]]] = {
     **dict.fromkeys(("centre", "scale"), (1, np.floating)),
@@ -310,6 +313,7 @@ class ExactKnn:
 
     def _get_search(self) -> BlockSearch:
         if self._search is None:
+            np.empty(_FREED, np.uint8)
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
             first = (self._rows, self._weights, self._info.k)
             how: dict[str, Any] = {"step": step, "and_ties": self._by.and_ties, "threads": self._threads}
