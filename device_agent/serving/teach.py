@@ -232,7 +232,11 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
         raise BadInput(said, hint="--label NAME")
     found = enrolled.label_of(text, info.classes)
     if found is None:
-        raise BadInput(f"--label {text}: the labels of the model are whole numbers", hint="--label 7")
+        value = _finite(text)
+        meant = int(value) if value is not None and value.is_integer() and abs(value) < 2**53 else info.classes[0]
+        raise BadInput(
+            f"--label {text}: the labels of the model are whole numbers", hint=_option("--label", str(meant))
+        )
     if text == constants.UNKNOWN_LABEL:
         raise BadInput("--label unknown: that is the answer for rejected rows", hint="--label NAME")
     if found not in info.classes and not allowed.new_labels:

@@ -236,7 +236,8 @@ class CsvParser(Parser):
                 + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )
         if twice:
-            raise BadInput(f"line {self.line}: the header names the column {short(twice[0])} twice")
+            said = f"line {self.line}: the header names the column {short(twice[0])} twice"
+            raise BadInput(said, hint="rename one of the two columns, or leave it out of the file")
         if extra and not self._ignore_extra:
             said = f"column {names.index('') + 1} of the header has no name" if "" in extra else ""
             if named := list(filter(None, extra)):
@@ -305,11 +306,12 @@ class CsvParser(Parser):
     def _require_row(self, fields: list[str]) -> None:
         hint = f"the model has the columns {listed(self._names)}"
         if len(fields) != self._columns.count:
+            comment = "leave comments out: sed '/^#/d' FILE > rows.csv" if fields and fields[0][:1] == "#" else ""
             if len(fields) > self._columns.count and not self.header:
                 hint += "; under a header line, --ignore-extra leaves out other columns"
             raise BadInput(
                 f"expected {self._columns.count} columns, found {len(fields)}{self._why_no_header(fields)}",
-                hint="" if self.header else hint,
+                hint=comment or ("" if self.header else hint),
             )
         if self._unknown:
             way = "begin with a header line, or name the columns: JSON lines with keys"

@@ -223,12 +223,13 @@ class _NpyReader:
             raise self._bad(f"the NPY header has {size:,} bytes; at most {_MAX_NPY_HEADER:,} are read")
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
-            raise self._bad(f"the array contains {dtype}, not numbers")
+            raise self._bad(f"the array contains {dtype}, not numbers", "save numbers: rows.astype(float)")
         width = math.prod(shape[1:]) if len(shape) > 1 else 0
         if n_features is None and not 1 <= width <= _MAX_INPUT:
             raise self._bad(f"expected one input or more along the first axis of the array, found the shape {shape}")
         if n_features is not None and shape != (n_features,) and width != n_features:
-            raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
+            hint = f"save an array of the shape (rows, {n_features})"
+            raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}", hint)
         if fortran and sum(length > 1 for length in shape) > 1:
             raise self._bad("the array is stored by columns: save numpy.ascontiguousarray(rows)")
         if n_features is not None:
@@ -241,6 +242,9 @@ class _NpyReader:
         try:
             found = ast.literal_eval(text.decode("latin1"))
             shape = tuple(int(length) for length in found["shape"])
+            if isinstance(found["descr"], list):
+                hint = "save numpy.lib.recfunctions.structured_to_unstructured(rows)"
+                raise self._bad("the array contains records, not numbers", hint)
             if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
                 raise ValueError(f"not a table of numbers: {found}")
             return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
@@ -259,5 +263,5 @@ class _NpyReader:
             missing -= len(part)
         return b"".join(parts)
 
-    def _bad(self, what: str) -> BadInput:
-        return BadInput(f"{self._source.name}: {what}")
+    def _bad(self, what: str, hint: str = "") -> BadInput:
+        return BadInput(f"{self._source.name}: {what}", hint=hint)

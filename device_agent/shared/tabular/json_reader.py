@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.json_codec import unique_keys
-from device_agent.shared.tabular.csv_dialect import listed, short
+from device_agent.shared.tabular.csv_dialect import is_number, listed, short
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, more, plain_numbers, unlike_finite
@@ -50,6 +50,10 @@ class JsonParser(Parser):
             found = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             hint = _ONE_A_LINE if line in (b"[", b"{") else "" if line[:1] in (b"[", b"{") else _NO_JSON
+            if not hint and line.endswith(b","):
+                hint = "leave out the comma between lines: sed 's/,[[:space:]]*$//' FILE > rows.jsonl"
+            elif not hint and b'"' not in line and b"'" in line:
+                hint = "JSON has double quotes: write a row of Python with json.dumps(row)"
             raise BadInput(f"not JSON: {error}", hint=hint) from None
         if isinstance(found, dict):
             values: Sequence[Any] = self._from_object(found)
@@ -70,7 +74,9 @@ class JsonParser(Parser):
     def _read_value(self, index: int, value: Any) -> float:
         where = f"value {index + 1} ({self._names[index]!r})"
         if not isinstance(value, int | float):  # true and false are 1 and 0
-            raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
+            number = isinstance(value, str) and is_number(value, ";")
+            hint = "in JSON, numbers have no quotes and a decimal point: 3.5" if number else ""
+            raise BadInput(f"{where}: {short(json.dumps(value))} is not a number", hint=hint)
         try:
             number = float(value)
         except OverflowError:

@@ -17,6 +17,8 @@ from support.releases import Releases
 
 from device_agent.serving import teach
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Enrol, KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import TaughtCheck
 from knnkit.evaluation.taught import contradicts
@@ -122,3 +124,18 @@ def test_a_value_is_read_as_the_numbers_of_the_rows_are(typed: str, sign: str, v
     assert teach._finite(typed, sign) == value
     hint = teach._value_hint(["height"], typed, sign=sign).removeprefix("--value").strip(" =")
     assert teach._finite(hint, sign) is not None, "the hint leads out"
+
+
+@pytest.mark.parametrize(
+    ("typed", "option"),
+    [("1.0", "--label 1"), ("01", "--label 1"), ("+2", "--label 2"), ("1e0", "--label 1"), ("elm", "--label 5"),
+     ("-3.0", "--label=-3"), ("2.5", "--label 5")],
+)  # fmt: skip
+def test_the_hint_for_a_label_names_the_number_that_was_meant(typed: str, option: str) -> None:
+    info = KnnInfo(
+        name="n", k=1, n_features=1, feature_names=("a",), classes=(5, 6), metric="euclidean", weights="uniform",
+        scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
+    )  # fmt: skip
+    with pytest.raises(BadInput, match="the labels of the model are whole numbers") as refused:
+        teach._label(info, typed, Enrol(rows=9))
+    assert refused.value.hint == option
