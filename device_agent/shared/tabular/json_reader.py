@@ -74,8 +74,8 @@ class JsonParser(Parser):
     def _read_value(self, index: int, value: Any) -> float:
         where = f"value {index + 1} ({self._names[index]!r})"
         if not isinstance(value, int | float):  # true and false are 1 and 0
-            number = isinstance(value, str) and is_number(value, ";")
-            hint = "in JSON, numbers have no quotes and a decimal point: 3.5" if number else ""
+            quoted = isinstance(value, str) and is_number(value, ";")
+            hint = "in JSON, numbers have no quotes and a decimal point: 3.5" if quoted else ""
             raise BadInput(f"{where}: {short(json.dumps(value))} is not a number", hint=hint)
         try:
             number = float(value)
