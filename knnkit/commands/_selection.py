@@ -164,7 +164,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
 
 
 def connect_timeout(arguments: argparse.Namespace, said: RolloutConfig) -> float:
-    """Returns the seconds in which a connection must open: `--connect-timeout`, else that of `said`."""
+    """Returns the seconds in which a connection must open: `--connect-timeout`, else deploy.yaml's (`said`)."""
     seconds = _limited("--connect-timeout", _duration("--connect-timeout", arguments.connect_timeout), said)
     return float(seconds)
 

@@ -89,7 +89,7 @@ def unknown_key(
 ) -> tuple[str, str]:
     """Returns (message, line to type) about a key that the schema `root` does not know in the mapping at `place`.
 
-    `context`: `key`, `problem` (message), `meant` (most similar known key, or ""), `sure` (whether certainly meant).
+    `context`: `key`, `problem` (message), `meant` (most similar known key, or ""), `sure` (whether `meant` is certain).
     """
     key, mapping = context["key"], document.value(place)
     glued = yaml_reader.glued(key)

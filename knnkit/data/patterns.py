@@ -73,7 +73,10 @@ def require_utf8(file: Path) -> None:
 
 
 def nearest(file: Path, suffixes: Collection[str], other: str = "") -> str:
-    """Returns a hint for a missing file: the most similar name in its folder with one of `suffixes`; else `other`."""
+    """Returns a hint for a missing file: the most similar name in its folder with one of `suffixes`; else `other`.
+
+    If `other` is "", the hint is where relative paths start.
+    """
     if "$" in str(file):
         return "variables such as $HOME are not replaced; ~ is the home folder"
     try:

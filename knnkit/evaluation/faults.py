@@ -51,7 +51,7 @@ def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
 
 
 def of_columns(training: Dataset) -> tuple[str, ...]:
-    """Returns the warnings about the labels of each label column of training rows that have several."""
+    """Returns warnings about the labels of each column, for training rows with several label columns."""
     found: list[str] = []
     for place, (name, classes) in enumerate(zip(training.target_names, training.target_classes)):
         codes = np.zeros(0, np.intp) if training.targets is None else training.targets[:, place].astype(np.intp)
@@ -62,7 +62,7 @@ def of_columns(training: Dataset) -> tuple[str, ...]:
 
 
 def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:
-    """Returns for each part (bytes, label) of its rows that may equal another row: their hashes occur twice in all."""
+    """Returns for each part (bytes, label) of its rows whose hash occurs twice in all parts: they may be repeated."""
     hashes = [np.fromiter(map(hash, _keys(part.rows)), np.int64, len(part.rows)) for part in parts]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     chosen = [np.isin(own, values[counts > 1]) for own in hashes]

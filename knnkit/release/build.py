@@ -147,7 +147,7 @@ def write_release(
     directory: Path,
     step: Callable[[str], None] = lambda text: None,
 ) -> Built:
-    """Builds and signs a release of `made_from` in `directory`, replacing one; has the errors of `build_release`."""
+    """Builds and signs a release of `made_from` in `directory`, replacing one; raises the errors of `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -324,8 +324,8 @@ def ensure_release(
 ) -> Built:
     """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn if there is nothing to build, and does not call `step`, which is that of
-    `build_release`. Raises the errors of `build_release`.
+    If there is nothing to build, loads neither TensorFlow nor scikit-learn, and does not call `step`; else calls it as
+    `build_release` does. Raises the errors of `build_release`.
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)

@@ -47,7 +47,10 @@ class Lists:
             yield np.argmax(votes >= most[:, None], axis=1)
 
     def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
-        """Returns the (m,) class indices with most weight among all n neighbours; `codes` as in `labels`."""
+        """Returns the (m,) class indices with most weight among all n neighbours.
+
+        `codes` has the (n_train,) class indices of the training rows.
+        """
         return [*self.labels(codes, weights)][-1]
 
     def values(self, targets: Float64, weights: Weights) -> Iterator[Float64]:
@@ -71,7 +74,10 @@ def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, c
 def leave_group_out(
     rows: NDArray[Any], groups: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints
 ) -> Lists:
-    """Returns the `most` nearest rows of other `groups` (n,) for each row in `chosen`, (m,) indices of `rows`."""
+    """Returns the `most` nearest rows of other groups for each row in `chosen`, (m,) indices of `rows`.
+
+    `groups` has the (n,) group numbers of the rows.
+    """
     indices, distances = np.empty((len(chosen), most), np.int64), np.empty((len(chosen), most))
     for group in np.unique(groups[chosen]):
         others, own = np.flatnonzero(groups != group), np.flatnonzero(groups[chosen] == group)

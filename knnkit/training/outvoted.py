@@ -15,7 +15,7 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning that names classes with too few training rows to win any vote; () if none, or if votes differ.
+    """Returns a warning that names classes with too few training rows to win any vote; () if none, or with weights.
 
     `counts` has the number of training rows of each class.
     """

@@ -101,7 +101,7 @@ def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
 
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
-    """Returns the cells of a data frame or an array as a dataset `source` for `table.apply`; all labels are 0.
+    """Returns the cells of a data frame or an array as a dataset called `source`, for `table.apply`; labels are 0.
 
     Raises:
         DataError: the columns are not those of the table, or a cell is text where a number is needed.

@@ -77,7 +77,7 @@ def accuracy(info: KnnInfo) -> float:
 
 
 def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInfo) -> None:
-    """Checks that the model of the rows that `how` chose (`after`) is about as accurate as that of all (`before`).
+    """Checks that a model of the rows that `how` chose (`after`) is about as accurate as one of all rows (`before`).
 
     Raises:
         BuildError: the accuracy of `after` is lower by more than `max_loss`.

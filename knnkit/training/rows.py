@@ -73,7 +73,7 @@ def load_rows(build: Build) -> Rows:
 
 
 def _lost(raw: Dataset, window: Window | None) -> tuple[str, ...]:
-    """Returns warnings about columns of raw numbers that float32, in which stages compute, does not tell apart."""
+    """Returns a warning for each column of raw numbers that lose too much in float32, in which stages compute."""
     if raw.rows.dtype == np.float32:
         return ()
     names = raw.feature_names if window is None else window.columns

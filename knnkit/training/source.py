@@ -103,7 +103,10 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def enrolled(self, *, seed: int = 0, golden_rows: int | None = None) -> Material:
-        """Returns this material with the training rows in model space alone; the raw ones take as much memory."""
+        """Returns this material with the training rows in model space alone; the raw ones take as much memory.
+
+        First draws the rows for the golden set with `seed`: at most `golden_rows`, or for None the usual number.
+        """
         empty = np.broadcast_to(self.training.rows.dtype.type(np.nan), self.training.rows.shape)
         training, drawn = replace(self.training, rows=empty, raw=None), self._draw(seed, golden_rows)
         return replace(self, training=training, drawn=drawn, enrolment=self.enrol(self.spec.scale, self.spec.metric))

@@ -44,8 +44,9 @@ echo "$own"
 
 
 def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
-    """Returns the path of the upload folder of this run (`token`, hexadecimal) on the device for `digest`; creates it.
+    """Makes the upload folder of this run for the release `digest` on the device, or reuses one; returns its path.
 
+    `token` is hexadecimal, and different for each run, so that two runs never share a folder.
     Raises:
         Unreachable: the connection broke.
         DeviceFailed: the folder cannot be made.

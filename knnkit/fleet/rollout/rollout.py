@@ -180,7 +180,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs `work` for each of `jobs`, without waves; returns a report in the order of `jobs`, which names `command`."""
+    """Runs `work` for each of `jobs`, without waves; returns a report of `command`, with devices in that order."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

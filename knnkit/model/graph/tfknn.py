@@ -102,7 +102,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         """The relative difference of two distances below which a runtime sorts neighbours again in float64.
 
         Two squared distances a < b in float32 are in the right order if b - a > gap b (gap: `Search.gap`), and so are
-        two Manhattan distances. For two distances, sqrt a and sqrt b, half of that share is enough, because b - a =
+        two Manhattan distances. For two distances, sqrt a and sqrt b, half of gap is enough, because b - a =
         (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a. The rounding of roots and differences adds 8 u
         (u: unit roundoff of float32).
         With steps, whose error in a row is the blur, distances must differ by half of gap, and by 4 blur (`_further`);

@@ -89,7 +89,7 @@ def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_la
 
 
 def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
-    """Returns the point nearest to `mean` on the grid of (n, p) values; None if they span over `_WIDEST` steps.
+    """Returns the point nearest to `mean` on the grid of (n, p) columns; None if one spans more than `_WIDEST` steps.
 
     The grid of a column begins at its first value. Its step is the greatest power of two that divides all offsets from
     there: 0.5, 1.5 and 2.5 are whole steps of 1 apart.

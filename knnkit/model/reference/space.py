@@ -237,7 +237,7 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns `Space.steps` and `Space.scale` (None: no factors): an affine last step only scales differences."""
+    """Returns `Space.steps` and `Space.scale` (None: no factors) for these steps: an affine last step becomes scale."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None

@@ -162,7 +162,7 @@ MOST_FACTOR = 1e9
 
 
 def _require_numbers(spec: KnnSpec) -> None:
-    """Raises BuildError if p, bandwidth, radius or class_weight is unused, missing, or out of its range."""
+    """Raises BuildError if p, bandwidth, radius, class_weight or outlier_label is unused, missing or not allowed."""
     kernel, factors = spec.weights not in GRAPH_WEIGHTS, spec.class_weight
     given = factors if isinstance(factors, Mapping) else {}
     own = {f"class_weight of {label!r}": value for label, value in given.items()}

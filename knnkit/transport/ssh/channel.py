@@ -78,7 +78,7 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Starts a thread that sends the blocks that `read` returns to the command, then closes its standard input.
+    """Starts a thread that sends the command the blocks that `read` returns, then closes its standard input.
 
     The thread ends at an empty block, or when the command reads no more. It calls `touch` after each block.
     """
