@@ -51,7 +51,7 @@ class TfliteKNN:
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
-        num_threads: threads of the runtime; for a model under 8 MB, threads that share a batch.
+        num_threads: threads of the runtime; in NumPy, and for a model under 8 MB, threads that share a batch.
         runtime: `auto`, `tflite_runtime`, `ai_edge_litert` or `numpy`; or an Interpreter class. In a process that has
             loaded TensorFlow, `auto` chooses TensorFlow's own; without a TFLite runtime, it chooses NumPy.
         packed: whether XNNPACK may pack the weights: copy them. Unpacked weights are read from the mapped file; batches

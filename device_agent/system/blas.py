@@ -50,8 +50,8 @@ def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
 def in_threads(threads: int, work: Callable[[], _T]) -> list[_T]:
     """Calls `work` in `threads` threads, one of them the caller's; returns each call's result, the caller's first.
 
-    Meanwhile, OpenBLAS computes each product in one thread. No thread is left when this returns or raises. If the
-    system can start no further thread, fewer do the work.
+    Meanwhile, OpenBLAS computes each product in one thread. No thread is left when this returns or raises; after Ctrl-C
+    while it waits, a thread ends by itself. If the system can start no further thread, fewer do the work.
     """
     if threads == 1:
         return [work()]
@@ -61,8 +61,8 @@ def in_threads(threads: int, work: Callable[[], _T]) -> list[_T]:
     with _TURN:  # the number is of the whole process: two callers could not both put it back
         number, change = _openblas()
         before = number()
-        change(1)
         try:
+            change(1)
             with ThreadPoolExecutor(threads - 1) as pool:  # waits for its threads
                 with contextlib.suppress(RuntimeError):
                     for _ in range(threads - 1):
