@@ -166,7 +166,7 @@ class Learner:
         return self._note(error.index, str(error), TEXT, cell, hint, _thousands(cell))
 
     def end_row(self) -> None:
-        """Does nothing. The reader calls it after each row; this class needs no number of rows."""
+        """Does nothing: the reader calls it after each row, and this class does not count rows."""
 
     def levels(self) -> dict[int, tuple[str, ...]]:
         """Returns index of a category column -> its categories, in the order of their codes."""

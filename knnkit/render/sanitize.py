@@ -18,7 +18,8 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 def clean(text: object, limit: int = LONGEST) -> str:
     """Returns `text` as one line of visible characters, at most `limit` of them.
 
-    Control, format (bidirectional marks, zero-width), surrogate and unassigned characters become `\\xNN` escapes.
+    Newlines and tabs become blanks; other control characters, format characters (bidirectional marks, zero-width),
+    surrogates and unassigned characters become escapes: `\\x1b`.
     """
     raw = str(text)
     shown = "".join(_visible(character) for character in raw[: limit + 1])

@@ -63,7 +63,7 @@ Judged = tuple[list[str], list[Finding], list[Finding]]
 
 
 def audit(rows: Dataset, spec: KnnSpec) -> Audit:
-    """Audits rows with one label or with targets, by k, metric, weights and scale of `spec`; needs k + 2 rows."""
+    """Audits k + 2 rows or more with one label each, or targets, by the k, metric, weights and scale of `spec`."""
     lists = neighbours.leave_one_out(rows.rows, spec.scale, spec.metric, spec.k + 1)
     judge = _by_votes if rows.targets is None else _by_values
     names, contradicted, useless = judge(rows, lists, spec)

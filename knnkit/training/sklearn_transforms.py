@@ -136,7 +136,10 @@ def _selector(selector: Any) -> list[Step]:
 
 
 def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
-    """Returns input columns, transformer and weight of each branch in use of a ColumnTransformer or FeatureUnion."""
+    """Returns (input columns, transformer, weight) of each branch of a ColumnTransformer or FeatureUnion `part`.
+
+    Leaves out branches that are dropped, or have no columns.
+    """
     weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices

@@ -171,8 +171,8 @@ class Reference:
         """Returns (q, n_train) float32 scores, and (q,) limits: rows with a higher score are too far (NaN: none is).
 
         A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
-        (Higham 2002, 3.5; u: float32 unit roundoff). The (k + 1)-th score gives the limit: a row may be left out. Of
-        the least scores of parts of the rows, the (k + 1)-th is never less.
+        (Higham 2002, 3.5; u: float32 unit roundoff). The (k + 1)-th least score gives the limit, as a row may be left
+        out. The least scores of parts of the rows have a (k + 1)-th that is at least as great.
         """
         squared = self.space.metric in GRAPH_METRICS and self.space.metric != "manhattan"
         if not squared or self.k == len(self.enrolled) or self.own.radius is not None:
