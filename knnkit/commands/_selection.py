@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from device_agent.shared.protocol import constants
 from knnkit.commands import _config
 from knnkit.commands._output import read_report
@@ -180,7 +178,7 @@ def _limited(option: str, value: Any, said: RolloutConfig) -> Any:
         return getattr(said, key)
     try:
         return getattr(RolloutConfig.model_validate({key: value}), key)
-    except pydantic.ValidationError:
+    except ValueError:  # of pydantic
         wanted, usual = messages.expected(RolloutConfig, (key,)), RolloutConfig.model_fields[key].default
         raise UsageError(f"{option} {value:.15g}: expected {wanted}", hint=f"{option} {usual:g}") from None
 
