@@ -97,7 +97,7 @@ def files_of(build: Build, config: Path) -> list[Path]:
 
 
 def flags(arguments: argparse.Namespace, *, model: bool = True) -> str:
-    """Returns for a hint those of ` -c FILE --model NAME` that the user gave; `model=False` leaves out `--model`."""
+    """Returns ` -c FILE --model NAME` for a hint: the options that the user gave; `model=False`: without `--model`."""
     words = [] if arguments.config in (None, Path(FILE_NAME)) else ["-c", str(arguments.config)]
     words += ["--model", arguments.model] if model and arguments.model is not None else []
     return "".join(f" {shlex.quote(word)}" for word in words)

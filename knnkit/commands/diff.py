@@ -77,7 +77,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns one group of rows to compare: those of `--data`, read once for each model, whose columns may differ."""
+    """Returns one group of rows to compare: those of `--data`, read once for each model, as columns may differ."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))

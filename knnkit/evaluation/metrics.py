@@ -82,7 +82,10 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
-    """Returns the figures of `found`, which a build measured; None if it has no rows, or more or fewer classes."""
+    """Returns the figures of `found`, which a build measured.
+
+    None if `found` is None or has no rows, or if its number of classes is not that of `classes`.
+    """
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
     return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)

@@ -152,7 +152,7 @@ def readable(certificate: Certificate) -> Certificate:
     """Returns a golden check's certificate without impossible figures, which a hostile device may send.
 
     Removes the confusion matrix unless each row has as many counts as there are rows, or one more ("unknown"), and none
-    is negative; and accuracies of label columns if one was measured on no row.
+    is negative. Removes the accuracies of all label columns if one of them was measured on no row.
     """
     size, columns = len(certificate.confusion), certificate.columns
     square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)

@@ -67,7 +67,7 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
 
 
 def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Returns a warning for each class that is in its rows' label sets too rarely: by over three standard errors."""
+    """Returns a warning for each class whose rows too rarely have it in their label sets: by over 3 standard errors."""
     return tuple(
         f"label sets with coverage {sets.coverage:g} hold the right label for only {held:,} of {rows:,} held-out rows "
         f"of class {label}: these rows are unlike the training rows"

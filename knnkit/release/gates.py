@@ -20,7 +20,7 @@ _OF_CLASSES = ("balanced_accuracy", "min_recall", "recall", "not_worse_than")
 
 
 def of_config(asked: GatesConfig) -> Gates:
-    """Converts gates of deploy.yaml to those of a release (None: no limit); leaves out `agreement`, for the host."""
+    """Converts gates of deploy.yaml to those of a release (None: no limit), without `agreement`: the host checks it."""
     absent = {key: None for key in _OF_NAMES if not getattr(asked, key)}
     return Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 

@@ -112,7 +112,7 @@ def _by_values(rows: Dataset, lists: neighbours.Lists, spec: KnnSpec) -> Judged:
 
 
 def _usual(off: NDArray[np.float64]) -> float:
-    """Returns the median of absolute differences; of those above 0 if that is 0; 1 if all are 0."""
+    """Returns the median of absolute differences; if it is 0, the median of those above 0; if all are 0, 1."""
     return float(np.median(off) or np.median(off[off > 0.0] if off.any() else 1.0))
 
 

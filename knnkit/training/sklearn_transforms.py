@@ -63,7 +63,7 @@ def columns_in_use(found: Sequence[Transform], width: int) -> set[int]:
 
 
 def without_dropped(first: Any, steps: Sequence[Step], names: Sequence[str]) -> Table | None:
-    """Returns a table of the columns `names` in which those that the first transformer drops may hold anything.
+    """Returns a table of the columns `names`; columns that the first transformer drops may hold anything.
 
     `steps` are those of linear transformers, of which `first` is the first. None if it drops no column.
     """

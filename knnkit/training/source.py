@@ -103,7 +103,7 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def enrolled(self, *, seed: int = 0, golden_rows: int | None = None) -> Material:
-        """Returns this material with the training rows in model space alone; the raw ones take as much memory.
+        """Returns this material with the training rows in model space alone: raw rows would take as much memory again.
 
         First draws the rows for the golden set with `seed`: at most `golden_rows`, or for None the usual number.
         """
