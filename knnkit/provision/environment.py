@@ -14,8 +14,9 @@ from knnkit.provision.agent_wheel import agent_wheel
 from knnkit.provision.requirements import Board, Recipe, recipe_for, with_pillow
 
 #: Part of every environment's digest; raise it when the same wheels would make a different environment.
-_LAYOUT = 1
-#: A new environment must run this before it is used; prints the versions as JSON.
+_LAYOUT = 2
+#: A new environment must run this before it is used; prints the versions as JSON. Without -B it also compiles the
+#: agent, which writes no bytecode later, and reads all bytecode again: Python does not notice that a disk is full.
 PROBE = """\
 import importlib, json, numpy, cryptography, device_agent
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +26,15 @@ for name in ("tflite_runtime", "ai_edge_litert"):
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
+import sys
+if not sys.dont_write_bytecode:
+    import compileall, glob, marshal, sysconfig
+    site = sysconfig.get_path("purelib")
+    for name in ("device_agent", "PIL"):
+        compileall.compile_dir(site + "/" + name, quiet=2)
+    for name in glob.glob(glob.escape(site) + "/**/*.pyc", recursive=True):
+        with open(name, "rb") as file:
+            marshal.loads(file.read()[16:])
 print(json.dumps({"numpy": numpy.__version__, "cryptography": cryptography.__version__}))
 """
 
