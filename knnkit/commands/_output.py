@@ -128,7 +128,7 @@ class Building:
 
     Args:
         name: name of the model.
-        again: the version of the release, if the release that is there has the same; else "".
+        again: the version of the new release, if the release that is there has the same version; else "".
     """
 
     def __init__(self, name: str, again: str) -> None:

@@ -135,7 +135,7 @@ class BadCells:
         )
 
     def _which_label(self) -> str:
-        """Returns a question to put before the hint, if so many rows have no label that another column may be it."""
+        """Returns a question to put before the hint, if so many rows lack a label that it may be another column."""
         unlabelled = self._counts.get("", Counter())[NO_LABEL]
         if unlabelled <= _UNLABELLED * (self.rows + unlabelled):
             return ""

@@ -170,7 +170,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each wrong answer to a class that got worse, with the rows that were right before.
+    """Yields, for each class that got worse, a line per wrong answer, with the rows whose answers were right before.
 
     `known` has the names of these rows; None: the line only counts them.
     """

@@ -303,7 +303,7 @@ def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
     `plain`: whether the values are neither scaled nor mapped. `where` names a row in the message.
 
     Raises:
-        BuildError: `plain` is False, there are not two columns, or an angle is beyond 90 degrees (latitude) or 360.
+        BuildError: `plain` is False, there are not two columns, or a latitude is beyond 90 degrees or a longitude 360.
     """
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
