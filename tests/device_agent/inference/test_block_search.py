@@ -74,11 +74,12 @@ def test_threads_that_share_a_batch_answer_as_one(seed: int, monkeypatch: pytest
     kind, metric = KINDS[seed], ("euclidean", "sqeuclidean", "manhattan")[seed % 3]
     rows = _rows(kind, 700, 5, rng).astype(np.float32)
     lattice = 1.0 if kind in ("whole", "bits") else None
+    how: Any = {"lattice": lattice, "groups": 8 if seed % 2 and metric != "manhattan" else None, "blocks": 3}
     queries = np.concatenate([rows[::70], rows[::100] + np.float32(0.25)])
     expected = neighbours(rows, queries, 7, metric)[0].tolist()
     monkeypatch.setattr(block_search, "_SCORES", 400)  # some 30 blocks
     answers = [
-        open_model(tmp_path / "m", rows, 7, metric, lattice=lattice, blocks=3, threads=threads).answers(queries)
+        open_model(tmp_path / "m", rows, 7, metric, threads=threads, **how).answers(queries)
         for threads in (1, 2, 3, 64)
     ]
     for each in answers:
