@@ -29,9 +29,11 @@ from knnkit.model.graph.row_blocks import Layout
 from knnkit.model.reference.spec import KnnSpec
 
 _BUILD = """
-import hashlib, numpy as np
+import hashlib, sys, numpy as np
+sys.path.append("tests")
 from knnkit.data.dataset import dataset
 from knnkit.model.reference.spec import KnnSpec
+from support.models import build_model
 rng = np.random.default_rng(0)
 data = dataset(rng.normal(size=(300, 5)), rng.choice(["ash", "elm"], 300))
 model = build_model(KnnSpec("trees", 5, "cosine", "distance", "standard", 0.9), data)
