@@ -70,7 +70,10 @@ def _floor_order(floor: int, device: DeviceReport, signer: Signer) -> bytes:
 
 
 def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[str, str]) -> bytes:
-    """Returns the order by which one device goes back to `wanted`; `versions`: digest -> version of its releases."""
+    """Returns the order by which a device goes back to the release `wanted`, a version or the start of a digest.
+
+    `versions` maps the digest of each release on the device to its version.
+    """
     status = device.status
     staged = status.staged if status else ()
     if len(wanted) >= _SHORTEST and not set(wanted) - set("0123456789abcdef"):

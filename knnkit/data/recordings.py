@@ -89,7 +89,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     """Returns the windows of all recordings in the files as rows, whose features are `window.feature_names`.
 
     `Dataset.beside` holds each window's cell in the column `group`, or its recording if `group` is None; `Dataset.ids`
-    holds its line numbers.
+    holds its file name and line numbers.
 
     Raises:
         DataError: a file or column is missing, a recording has two groups, or no window is complete.

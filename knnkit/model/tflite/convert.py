@@ -37,7 +37,7 @@ def convert(model: KnnModule) -> Any:
     each other search of the model.
 
     Raises:
-        BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
+        BuildError: this TensorFlow is not supported: its converter changed the int8 rows, or the products of rows.
     """
     ways = {
         constants.signature(name, search): (search, rows)
@@ -88,7 +88,7 @@ def convert_traced(traced: Mapping[str, Traced]) -> Any:
     """Converts searches of one graph to a model (`ModelT`), whose entry points (signatures) have the names of the keys.
 
     Raises:
-        BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
+        BuildError: this TensorFlow is not supported: its converter changed the int8 rows, or the products of rows.
     """
     from tensorflow.lite.python import convert as converter
 
