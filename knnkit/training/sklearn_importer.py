@@ -214,7 +214,7 @@ def load_skops(path: str | Path) -> Any:
 
 
 #: Types that skops does not list as trusted. Search trees, metrics and a sparse matrix only hold numbers; a selector's
-#: score function is named and never called.
+#: score function, and types of columns, are named and never called.
 _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
@@ -223,6 +223,9 @@ _HARMLESS = (
                        "Haversine", "Hamming")
     ),
     "knnkit.kernels.Kernel",
+    "sklearn.compose._column_transformer.make_column_selector",  # the columns that it chose are in the file
+    *(f"numpy.{kind}" for kind in ("number", "floating", "integer", "object_", "str_", "bool_", "bool")),
+    *("builtins.object", "pandas.CategoricalDtype"),
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),

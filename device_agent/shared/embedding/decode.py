@@ -92,7 +92,8 @@ def _from_base64(text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
-        raise BadInput(f"the text is not base64: {error}") from None
+        hint = "write the content of the file in base64; --input FILE reads a file by its name"
+        raise BadInput(f"the text is not base64: {error}", hint=hint) from None
 
 
 def to_json(values: NDArray[Any]) -> str:

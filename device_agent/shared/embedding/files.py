@@ -24,6 +24,11 @@ _SOUNDS, _PICTURES = (".wav", *PCM_SUFFIXES), (".png", ".jpg", ".jpeg")
 SUFFIXES = (*_SOUNDS, *_PICTURES)
 #: Files of a folder: what a model can take.
 IN_FOLDERS = (*SUFFIXES, ".npy")
+#: Sounds and pictures of other kinds, whose error says how to convert them; a folder's are left out.
+_UNREAD = (
+    *(".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif"),
+    *(".mp3", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".wma", ".aif", ".aiff"),
+)
 #: Kinds of other files that a message names, and most characters of one.
 _MOST_KINDS, _LONGEST_KIND = 5, 20
 
@@ -34,8 +39,8 @@ def suffixes_of(audio: object, image: object) -> tuple[str, ...]:
 
 
 def is_raw(path: str | Path) -> bool:
-    """Whether a path is a folder, or has the suffix of a sound or picture."""
-    return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
+    """Whether a path is a folder, or has the suffix of a sound or picture, even of one that cannot be read."""
+    return Path(path).suffix.lower() in (*SUFFIXES, *_UNREAD) or Path(path).is_dir()
 
 
 def is_pcm(path: Path) -> bool:

@@ -18,7 +18,8 @@ from device_agent.serving.columns import Columns
 from device_agent.serving.files import embedded
 from device_agent.serving.rows import Request, make_parser
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.files import IN_FOLDERS, files_of, name_in
+from device_agent.shared.embedding.decode import decode
+from device_agent.shared.embedding.files import IN_FOLDERS, files_of, is_raw, name_in
 from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput
@@ -166,6 +167,16 @@ def test_files_of_other_kinds_are_counted_once(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / name).unlink()
     with pytest.raises(BadInput, match=r"has no \.wav.* file; 5 files are of other kinds"):
         list(files_of(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.GIF", "magick"), ("a.webp", "magick"), ("a.mp3", "ffmpeg")])
+def test_a_file_of_another_kind_leads_to_its_conversion(name: str, hint: str) -> None:
+    """Such a file is not text, so that an error about lines of rows would be of no use."""
+    assert is_raw(name)
+    takes = Input(audio=Audio(16_000)) if hint == "ffmpeg" else Input(image=Image((8, 8)))
+    with pytest.raises(BadInput, match="this input is none of these") as caught:
+        decode(b"GIF89a of another kind", takes)
+    assert caught.value.hint.lstrip("`").startswith(hint)
 
 
 def test_links_to_files_are_read_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:

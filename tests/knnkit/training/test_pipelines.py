@@ -291,6 +291,19 @@ def test_a_dropped_column_may_hold_anything(name: str, tmp_path: Path) -> None:
     assert np.allclose(reference.answer(raw).probabilities, pipeline.predict_proba(frame))
 
 
+@pytest.mark.parametrize("kind", [np.number, float, ["float64"], np.floating])
+@pytest.mark.parametrize("other", [object, "object", pd.CategoricalDtype])
+@pytest.mark.filterwarnings("ignore:For backward compatibility", "ignore:Instantiating CategoricalDtype")
+def test_columns_chosen_by_their_type_are_read_from_skops(kind: Any, other: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": NUMBERS[:, 0], "b": NUMBERS[:, 1], "kind": SIZES})
+    frame = frame.astype({"kind": "category"}) if other is pd.CategoricalDtype else frame
+    chosen = (make_column_selector(dtype_include=each) for each in (kind, other))
+    parts = zip(("size", "kind"), (StandardScaler(), OneHotEncoder()), chosen)
+    pipeline = make_pipeline(ColumnTransformer(list(parts)), KNN).fit(frame, LABELS)
+    skops.io.dump(pipeline, tmp_path / "a.skops")
+    assert knnkit.from_skops(tmp_path / "a.skops").fitted.table == knnkit.from_sklearn(pipeline).fitted.table
+
+
 def test_a_release_of_dropped_columns_needs_no_test_rows(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": SIZES, "a": NUMBERS[:, 0], "b": NUMBERS[:, 1]})
     model = knnkit.from_sklearn(make_pipeline(clone(HELD["linear"]), KNN).fit(frame, LABELS))
