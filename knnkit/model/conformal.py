@@ -26,7 +26,7 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns for each coverage a threshold for each class, which decides what rows have the class in their label set.
+    """Returns for each coverage a threshold for each class, which decides which rows have the class in their label set.
 
     A row's set holds the classes whose score for the row (low for likely classes: `label_sets.scores`) is at most their
     threshold. At most `most` training and `spare` rows (labelled rows that `reduce` left out), drawn with `seed`,

@@ -113,7 +113,7 @@ def foreign_key(key: str) -> str:
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning if a device runs a model not in `models` (those of deploy.yaml); () if that is empty."""
+    """Returns a warning if a device runs a model that is not in `models`, those of deploy.yaml; () without `models`."""
     runs = status.committed if status else None
     if runs is None or not models or runs.name in models:
         return ()

@@ -50,7 +50,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
         rows: content of rows.npz.
 
     Raises:
-        BuildError: the converter changed the training rows; this TensorFlow is not supported.
+        BuildError: this TensorFlow is not supported: its converter changed the training rows or the order of graphs.
     """
     flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
