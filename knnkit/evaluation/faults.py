@@ -21,6 +21,7 @@ from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.constants import Scale, counted
 from device_agent.shared.tabular import csv_dialect
+from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
 from knnkit.data.precision import WHOLE
@@ -34,6 +35,8 @@ _FEW = 5
 _FAR, _FEW_FAR, _DECIDE, _SAMPLE = 100.0, 0.05, 0.99, 1024
 #: From here on, float32 distances overflow after scale: robust, too.
 _TOO_FAR = 1e15
+#: Numbers that programs write for a missing value.
+_STAND_INS = (-999.0, 999.0, -9999.0, 9999.0, -99999.0, 99999.0, -32768.0)
 #: Most columns with far values that are named.
 _NAMED = 3
 #: Rows that are copied at a time.
@@ -58,6 +61,40 @@ def of_columns(training: Dataset) -> tuple[str, ...]:
         own = replace(training, labels=np.array(classes)[codes])
         said = [text for text in (_gaps(own), _long(own), *_spellings(own)) if text]
         found += [f"{training.source}: column {name!r}: {text}" for text in said]
+    return tuple(found)
+
+
+def of_categories(training: Dataset) -> tuple[str, ...]:
+    """Returns warnings about categories of training rows that differ only in blanks, case or similar letters."""
+    raw, found = training.raw, list[str]()
+    if raw is None:
+        return ()
+    for place, texts in (raw.levels or {}).items():
+        spelt: dict[str, list[str]] = defaultdict(list)
+        for text in texts:
+            if len(text) > 1:
+                spelt[enrolled.spelling(text, by_look=True)].append(text)
+        for same in (each for each in spelt.values() if len(each) > 1):
+            said = f"categories of {raw.feature_names[place]!r} differ only {enrolled.difference(*same[:2])}"
+            found.append(f"{training.source}: {said}: {', '.join(map(repr, same))}; if they mean one, spell them alike")
+    return tuple(found)
+
+
+def stand_ins(training: Dataset) -> tuple[str, ...]:
+    """Returns a warning for each column where a number such as -9999 may stand for a missing value.
+
+    The number occurs twice or more, and is farther from all other values than these are from each other.
+    """
+    found = []
+    for ends in (training.rows.min(axis=0), training.rows.max(axis=0)):
+        for place in np.flatnonzero(np.isin(ends, _STAND_INS)).tolist():
+            column, value, name = training.rows[:, place], ends[place], training.feature_names[place]
+            others = column[column != value]
+            count = len(column) - len(others)
+            if count > 1 and len(others) and 0.0 < np.ptp(others) < np.abs(others - value).min():
+                said = f"{value:.7g} in {count:,} cells of {name!r} is far from all other values. If it means a missing"
+                key = f"missing: {{{quoted(name)}: median}}"
+                found.append(f"{training.source}: {said} value, empty these cells, and write {key}")
     return tuple(found)
 
 

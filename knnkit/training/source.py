@@ -282,7 +282,7 @@ def _load_rows(build: Build) -> Material:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set and is_plain(spec):
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    warnings += faults.of_columns(training)
+    warnings += faults.of_columns(training) + faults.of_categories(training) + faults.stand_ins(training)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, found.embedder, found.window)
     material = replace(material, notes=found.notes)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)

@@ -328,7 +328,9 @@ def alike(name: str, names: Iterable[str]) -> str | None:
 
 
 def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
+    from unicodedata import normalize
+
+    return "".join(filter(str.isalnum, normalize("NFKC", name).casefold()))
 
 
 def listed(names: Sequence[str]) -> str:

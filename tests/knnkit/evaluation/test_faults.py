@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from knnkit.data.columns import numbering
 from knnkit.data.dataset import SKLEARN_SETS, Dataset, dataset, load_sklearn
 from knnkit.data.targets import with_labels
-from knnkit.evaluation.faults import find, of_columns, scale_by_far
+from knnkit.evaluation.faults import find, of_categories, of_columns, scale_by_far, stand_ins
 from knnkit.evaluation.splits import divide
 
 RANDOM = np.random.default_rng(0)
@@ -112,6 +113,39 @@ def test_each_of_several_label_columns_is_looked_at() -> None:
     assert "column 'health': the label 'NA' is on 10 rows" in two
     assert "column 'age': labels are equal as numbers: '2.5' (10 rows), '2.50' (10 rows)" in three
     assert of_columns(rows_of(RANDOM.normal(size=(20, 2)), np.arange(20) % 2)) == ()
+
+
+@pytest.mark.parametrize("value", [-9999.0, 999.0, -32768.0])
+def test_a_number_that_may_stand_for_a_missing_value_is_named(value: float) -> None:
+    rows = RANDOM.normal(size=(30, 3))
+    rows[[3, 7], 1] = value
+    (said,) = stand_ins(rows_of(rows, np.arange(30) % 2))
+    assert said.startswith(f"rows: {value:g} in 2 cells of 'feature_1' is far from all other values.")
+    assert said.endswith("write missing: {feature_1: median}")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.linspace(-9999.0, 0.0, 30),  # once
+        np.where(np.arange(30) < 2, -9999.0, np.arange(30) * 900.0),  # not far
+        np.where(np.arange(30) < 2, -9998.0, np.arange(30)),
+        np.where(np.arange(30) < 2, -9999.0, 5.0),  # a flag
+        np.full(30, -9999.0),
+    ],
+)
+def test_other_numbers_stand_for_nothing(column: Any) -> None:
+    assert stand_ins(rows_of(np.column_stack([RANDOM.normal(size=30), column]), np.arange(30) % 2)) == ()
+
+
+def test_categories_that_may_be_one_are_named() -> None:
+    rows = rows_of(RANDOM.normal(size=(6, 1)), np.arange(6) % 2)
+    raw = replace(rows, levels={0: ("Sand", "a", "A", "clay", "sand ")})
+    (said,) = of_categories(replace(rows, raw=raw))
+    assert said.startswith(
+        "rows: categories of 'feature_0' differ only in blanks or case: 'Sand', 'sand '; if they mean"
+    )
+    assert of_categories(rows) == ()
 
 
 @pytest.mark.parametrize("labels", [("a", "A"), ("fall", "falls"), ("oak 1", "oak 2"), (1, 11), ("0.5", "0.25")])
