@@ -17,6 +17,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output
 from knnkit.config.parse import Build
 from knnkit.data.bad_cells import quoted
+from knnkit.data.collected import Columns
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.evaluation.metrics import percent
@@ -80,13 +81,16 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
 
 
 def _csv(found: Audit, rows: Dataset) -> bytes:
-    """Returns CSV: a line for each finding; its last columns are the features of the row that the finding is about."""
+    """Returns CSV: a line for each finding; its last columns are the features of the row that the finding is about.
+
+    If a feature has the name of another column, such as `distance`, the name of that column begins with `_`.
+    """
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     names += [] if rows.ids is None else ["id", "like_id"]
     names += [] if rows.files is None and rows.lines is None else ["where", "like_where"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *rows.feature_names])
+    writer.writerow([*(Columns("", rows.feature_names).ours(name) for name in names), *rows.feature_names])
     for each in found.findings:
         writer.writerow([*_entry(each, rows).values(), *map(str, rows.rows[each.row])])
     return buffer.getvalue().encode()

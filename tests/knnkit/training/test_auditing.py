@@ -147,6 +147,23 @@ def test_the_command_names_rows_of_the_file(
     assert "too few to audit" in capsys.readouterr().err
 
 
+def test_features_called_like_its_columns_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the CSV by name would take the distance to a neighbour for the feature, or the reverse."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{n % 2 * 9 + n / 100},{n},{'ab'[n % 2]}" for n in range(20)]
+    (tmp_path / "train.csv").write_text("\n".join(["distance,row,kind", *lines]) + "\n")
+    (tmp_path / "deploy.yaml").write_text("model: {name: m, k: 1, data: {file: train.csv, label: kind}}\n")
+    assert cli.main(["audit", "--output", "audit.csv"]) == 0
+    found = list(csv.DictReader((tmp_path / "audit.csv").read_text().splitlines()))
+    header = (tmp_path / "audit.csv").read_text().partition("\n")[0].split(",")
+    assert len(set(header)) == len(header)
+    assert {"_distance", "_row", "distance", "row", "kind", "label"} <= set(header)
+    assert found
+    for each in found:
+        assert float(each["row"]) == int(each["_row"])
+        assert float(each["distance"]) == pytest.approx(int(each["_row"]) % 2 * 9 + int(each["_row"]) / 100, abs=1e-6)
+
+
 def test_rows_of_cells_are_audited_as_the_model_sees_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
