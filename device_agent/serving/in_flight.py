@@ -31,8 +31,11 @@ _MOST = 100
 
 
 def memory_file(root: Path, kind: str = "") -> Path:
-    """Returns the path of a file in /dev/shm for this user and this root; `kind` is a suffix, such as "-rows"."""
-    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    """Returns the path of a file in /dev/shm for this user and this root; `kind` is a suffix, such as "-rows".
+
+    It is the same however `root` is spelled: a service and a person may name another link to the same folder.
+    """
+    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return MEMORY / f"knnkit-{os.geteuid()}-{name}{kind}"
 
 

@@ -42,6 +42,7 @@ class LastRows:
         self._path, self._columns = memory_file(root, f"{_KIND}-{os.getpid()}"), fingerprint(info).encode()
         self._rows = np.empty((0, info.n_features), row_type(info.origin))
         self._descriptor = -1
+        _running(root)  # a stream that was killed cannot remove its rows
         if info.enrol is not None and not (info.table and info.table.transforms):
             with contextlib.suppress(OSError):
                 self._descriptor = open_memory(self._path)
@@ -84,7 +85,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     if info.table and info.table.transforms:
         said = "--last: a stream does not store the rows of this model, because its pipeline changes them"
         raise BadInput(said, reason="no-rows", hint=_FILE)
-    running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
+    running = _running(root)
     if len(running) > 1:
         said = f"--last: {len(running)} streams run under this root, so it is not clear whose rows are meant"
         raise BadInput(said, reason="no-rows", hint=_FILE)
@@ -109,6 +110,11 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     there = counted(count, "row")
     said = f"--last: no running stream has answered {there} of this release (a stream remembers at most {MOST})"
     raise BadInput(said, reason="no-rows", hint=_FILE)
+
+
+def _running(root: Path) -> list[Path]:
+    """Returns the files of the streams that run under `root`; removes those of streams that were killed."""
+    return [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
 
 
 def _is_locked(path: Path) -> bool:

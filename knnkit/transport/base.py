@@ -35,10 +35,12 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """Why the command failed, for a message: the last lines of standard error, or that the command was killed."""
+        """Why the command failed, for a message: the last lines of standard error (of a traceback, the error alone)."""
         if self.exit_code in _KILLED and not self.stderr.strip():
             return "the command was killed (SIGKILL): the device has too little memory for it, or somebody ended it"
-        return printable(self.stderr.decode("utf-8", "replace").strip()[-500:])
+        said = self.stderr.decode("utf-8", "replace").strip()
+        said = said.splitlines()[-1] if "Traceback (most recent call last):" in said else said
+        return printable(said[-500:])
 
 
 def printable(text: str) -> str:

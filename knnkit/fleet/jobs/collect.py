@@ -55,5 +55,6 @@ def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], s
     """Returns the output of the agent command `words`; raises DeviceFailed if it fails, Unreachable after `seconds`."""
     done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
     if done.exit_code:
-        raise DeviceFailed(f"{transport.name}: {words[0]}: {done.complaint or done.exit_code}", reason="collect-failed")
+        said = f"{transport.name}: {words[0]}: {done.complaint or done.exit_code}"
+        raise DeviceFailed(said, reason="collect-failed", hint="knnkit doctor --target HOST")
     return done.stdout.decode("utf-8", "replace")

@@ -459,6 +459,27 @@ def test_rows_of_two_streams_are_never_mixed(taught: Device) -> None:
     refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
 
 
+def test_the_rows_of_a_killed_stream_go_when_the_next_one_starts(taught: Device) -> None:
+    with Stream(taught, "--json") as killed:
+        killed.ask("9,9,9,9")
+        left = memory_file(taught.root, f"-rows-{killed.process.pid}")
+        killed.process.kill()
+        killed.process.wait()
+    assert left.exists()
+    with Stream(taught, "--json") as stream:
+        stream.ask("9,9,9,10")
+        assert not left.exists()
+        assert memory_file(taught.root, f"-rows-{stream.process.pid}").exists()
+
+
+def test_the_last_rows_are_found_under_another_name_of_the_root(taught: Device, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(taught.root)
+    with Stream(taught, "--json") as stream:
+        stream.ask("9,9,9,9")
+        for other in (tmp_path / "other", taught.root / ".." / taught.root.name):
+            assert cli.main(["--root", str(other), "enrol", "--label", "rose", "--last"]) == 0
+
+
 #: A stream has at least so many rows. `KNNKIT_STREAM_ROWS=1000000 scripts/test device_agent/enrolment -k lost_or_mixed`
 #: teaches 200 times and activates 20 times meanwhile.
 ROWS = int(os.environ.get("KNNKIT_STREAM_ROWS", "20000"))
