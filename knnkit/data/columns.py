@@ -116,7 +116,7 @@ def require_features(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if `header` has that column, else the columns in `others` that match; DataError if none does."""
+    """Returns [word] if `header` has it, else those of `others` that match the pattern `word`; DataError if none."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]

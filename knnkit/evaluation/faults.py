@@ -99,7 +99,7 @@ def stand_ins(training: Dataset) -> tuple[str, ...]:
 
 
 def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:
-    """Returns for each part (bytes, label) of its rows whose hash occurs twice in all parts: they may be repeated."""
+    """Returns for each part (bytes, label) of the rows that may be repeated: those with the hash of another row."""
     hashes = [np.fromiter(map(hash, _keys(part.rows)), np.int64, len(part.rows)) for part in parts]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     chosen = [np.isin(own, values[counts > 1]) for own in hashes]
@@ -175,7 +175,8 @@ def _long(training: Dataset) -> str:
 def _spellings(training: Dataset) -> list[str]:
     """Returns warnings about labels that may be one class.
 
-    Labels of two or more characters that differ only in blanks, case or similar letters, or are equal as numbers.
+    These are labels of two or more characters that differ only in blanks, case or similar letters, or are equal as
+    numbers.
     """
     spelt: dict[str, list[Any]] = defaultdict(list)
     values: dict[float, list[Any]] = defaultdict(list)

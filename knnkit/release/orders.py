@@ -68,7 +68,7 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
 def roll_back(
     signer: Signer, *, device_id: str, digest: str, leaves: str, life: int = ROLLBACK_LIFE, issued: int | None = None
 ) -> bytes:
-    """Returns an order by which one device may go back, once, to the release `digest`, although it is below its floor.
+    """Returns an order by which one device may go back, once, to the release `digest`, even one below its floor.
 
     The device must still store that release; `leaves` is the digest of the one that it runs now. The order is valid for
     `life` seconds after `issued` (seconds since 1970; None: now).

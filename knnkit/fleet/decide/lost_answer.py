@@ -35,7 +35,7 @@ class Aftermath:
 def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
     """Returns the outcome of a device, from `found`: its reply to `rollback --own`.
 
-    `error` ended its switch to the release `digest` at the step `stage`. It waits `seconds` for a confirmation.
+    `error` ended its switch to the release `digest` at the step `stage`; the device waits `seconds` for a confirmation.
     """
     became = found.became if found.became and _is(found.became.release, digest) else None
     if _is(found.committed, digest):

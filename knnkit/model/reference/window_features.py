@@ -46,7 +46,7 @@ def bound(windows: Float64) -> Float64:
 
 
 def waves(rows: int) -> tuple[Float64, Float64]:
-    """Returns the (rows, rows // 2) cosines and sines whose products with samples are amplitudes."""
+    """Returns (rows, rows // 2) cosines and sines; their products with samples are the amplitudes of frequencies."""
     angles = 2.0 * np.pi / rows * (np.outer(np.arange(rows), np.arange(1, rows // 2 + 1)) % rows)
     return 2.0 / rows * np.cos(angles), 2.0 / rows * np.sin(angles)
 
