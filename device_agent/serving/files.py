@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns
 from device_agent.shared.embedding import files
-from device_agent.shared.embedding.decode import FILE_KEY
+from device_agent.shared.embedding.decode import FILE_KEY, is_one
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import replace
@@ -56,7 +56,9 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
         BadInput: an input cannot be read, or does not fit the stages.
     """
     path = Path(source.name)
-    inputs, hint = (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source), "")
+    inputs, hint = (
+        (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source, chain.input), "")
+    )
     while some := list(itertools.islice(inputs, _AT_A_TIME)):
         # Inputs of about the same length follow each other: they share an interpreter, which stays in the cache.
         order = sorted(range(len(some)), key=lambda place: some[place][1], reverse=True)
@@ -84,7 +86,7 @@ def _files(path: Path, input: Input) -> Iterator[Raw]:
         print(f"device_agent: {path}: {files.left_out(others)}", file=sys.stderr, flush=True)
 
 
-def _arrays(source: Source) -> Iterator[Raw]:
-    inputs = itertools.chain.from_iterable(source.arrays(None))
+def _arrays(source: Source, input: Input) -> Iterator[Raw]:
+    inputs = itertools.chain.from_iterable(source.arrays(None, functools.partial(is_one, input)))
     for number, values in enumerate(inputs):
         yield f"{source.name}: inputs[{number}]", 0, functools.partial(np.asarray, values)

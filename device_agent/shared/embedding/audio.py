@@ -22,7 +22,7 @@ Float32 = NDArray[np.float32]
 
 WAV_MAGIC = b"RIFF"
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
+MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
 #: Zero crossings of the resampling kernel on each side; a Hann window ends it.
 _CROSSINGS = 16
 _MOST_WEIGHTS = 1 << 21
@@ -52,7 +52,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     kind, channels, rate, _, frame, bits = struct.unpack_from("<HHLLHH", form)
     if kind == _EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack_from("<H", form, 24)[0]
-    if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
+    if not (1 <= channels <= MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
         said = f"a WAV file of {channels} channels at {rate} Hz is not supported"
         hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} FILE.wav writes one channel at the model's rate"
         raise BadInput(said, hint=hint)

@@ -68,6 +68,23 @@ def takes(input: Input) -> str:
     return "arrays (NPY, or numbers)" if input.image is None else "pictures (PNG, JPEG, or NPY of pixels)"
 
 
+def is_one(input: Input, shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape in an NPY file is one input; else, each entry of its first axis is one.
+
+    Raises:
+        BadInput: the array has the channels of one sound.
+    """
+    if input.audio is not None and len(shape) == 2 and shape[1] <= audio.MAX_CHANNELS:
+        said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
+        raise BadInput(said, hint="save one channel: numpy.save('mono.npy', samples.mean(axis=1))")
+    image = input.image
+    if image is None or len(shape) not in (2, 3):
+        return len(shape) == 1
+    if len(shape) == 2:  # a grey picture, or rows of pixels
+        return shape[1] != math.prod(image.size) * image.channels
+    return shape[2] in (1, 3, 4) and shape[1:] != tuple(image.size)
+
+
 def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
     """Returns the array of a JSON value: a list of numbers, nested or not, or a file in base64.
 

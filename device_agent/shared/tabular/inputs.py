@@ -10,7 +10,7 @@ import errno
 import math
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from device_agent.shared.console import streams
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 
 #: Bytes of text read at a time in batch.
@@ -39,6 +39,7 @@ NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 64 * 1024
 #: Most numbers of one raw input in an NPY file.
 _MAX_INPUT = 32 * 1024 * 1024
+IsOne = Callable[[tuple[int, ...]], bool]
 
 
 class Lines:
@@ -142,13 +143,15 @@ class Source:
         if block:
             yield block
 
-    def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
+    def arrays(self, n_features: int | None, is_one: IsOne = lambda _: False) -> Iterator[NDArray[Any]]:
         """Yields blocks of the rows of an NPY file; if `n_features` is None, rows may have any shape.
+
+        An array of a shape for which `is_one` is true is one such row.
 
         Raises:
             BadInput: the file is not NPY with `n_features` columns of numbers, or it is incomplete.
         """
-        return _NpyReader(self).arrays(n_features)
+        return _NpyReader(self).arrays(n_features, is_one)
 
 
 def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
@@ -200,8 +203,8 @@ class _NpyReader:
         self._source = source
         self._start = source.start
 
-    def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
-        shape, dtype = self._read_header(n_features)
+    def arrays(self, n_features: int | None, is_one: IsOne) -> Iterator[NDArray[Any]]:
+        shape, dtype = self._read_header(n_features, is_one)
         count, width = shape[0], math.prod(shape[1:])
         done, most = 0, NPY_ROWS if n_features else max(1, min(NPY_ROWS, _MAX_INPUT // width))
         while done < count:
@@ -214,7 +217,7 @@ class _NpyReader:
                 raise self._bad(f"the file ends in row {done + whole}, but its header states {count} rows")
             done += rows
 
-    def _read_header(self, n_features: int | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def _read_header(self, n_features: int | None, is_one: IsOne) -> tuple[tuple[int, ...], np.dtype[Any]]:
         version = self._read(8)
         if len(version) < 8 or not version.startswith(NPY_MAGIC) or version[6] not in (1, 2, 3):
             raise self._bad("not an NPY file")
@@ -224,6 +227,8 @@ class _NpyReader:
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
             raise self._bad(f"the array contains {dtype}, not numbers", "save numbers: rows.astype(float)")
+        with named(self._source.name):
+            shape = (1, *shape) if n_features is None and is_one(shape) else shape
         width = math.prod(shape[1:]) if len(shape) > 1 else 0
         if n_features is None and not 1 <= width <= _MAX_INPUT:
             raise self._bad(f"expected one input or more along the first axis of the array, found the shape {shape}")

@@ -9,6 +9,7 @@ import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +168,36 @@ def test_files_of_other_kinds_are_counted_once(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / name).unlink()
     with pytest.raises(BadInput, match=r"has no \.wav.* file; 5 files are of other kinds"):
         list(files_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("takes", "shape", "answers"),
+    [
+        ("sound", (4000,), 1),
+        ("sound", (3, 4000), 3),
+        ("sound", (4000, 2), "4,000 sounds of 2 samples"),
+        ("picture", (9, 7, 3), 1),
+        ("picture", (9, 7), 1),
+        ("picture", (5, 9, 7, 3), 5),
+        ("picture", (5, 9, 7), 5),
+        ("picture", (5, 48), 5),
+        ("picture", (5, 4, 4), 5),
+        ("picture", (48,), 1),
+    ],
+)
+def test_an_array_is_one_input_or_several(takes: str, shape: tuple[int, ...], answers: Any, tmp_path: Path) -> None:
+    """A folder's array is one input; a picture was answered as so many grey ones as it has rows."""
+    np.save(tmp_path / "a.npy", np.zeros(shape))
+    input = Input(audio=Audio(16_000)) if takes == "sound" else Input(image=Image((4, 4)))
+    chain = Chain(input, ())
+    source = open_source(str(tmp_path / "a.npy"), "npy")
+    if isinstance(answers, str):
+        with pytest.raises(BadInput, match=answers) as caught:
+            list(embedded(source, chain, np.float32))
+        assert "a.npy: " in str(caught.value)
+        assert "mean(axis=1)" in caught.value.hint
+        return
+    assert sum(len(names) for _, names in embedded(source, chain, np.float32)) == answers
 
 
 @pytest.mark.parametrize(("name", "hint"), [("a.GIF", "magick"), ("a.webp", "magick"), ("a.mp3", "ffmpeg")])
