@@ -89,7 +89,7 @@ def test_a_fleet_is_asked_to_the_end_where_nobody_sees_the_progress(tmp_path: Pa
     [
         (["keygen", "--out", ""], "--out: it is empty"),
         (["keygen", "--out", "/tmp/"], "--out /tmp is a folder\n  try: --out /tmp/signing"),
-        (["status", "--target", "local", "--concurrency", "0"], "--concurrency is at least 1"),
+        (["status", "--target", "local", "--concurrency", "0"], "--concurrency 0: expected a whole number from 1"),
         (["bench", "--target", "local", "--threads", "0"], "argument --threads"),
         (["logs", "--target", "local", "-n", "-5"], "argument -n"),
         (["status", "-c", "/dev/zero"], "/dev/zero: more than"),
