@@ -96,7 +96,7 @@ def build_enrolled(
     measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
     sets = _label_sets(spec, reference, enrolment, held_out, options)
-    options.step("loading TensorFlow, and converting the model")
+    options.step("converting with TensorFlow")
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert

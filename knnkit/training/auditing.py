@@ -16,6 +16,7 @@ from device_agent.shared.weights import weigh
 from knnkit.data.dataset import Dataset
 from knnkit.model.reference.enrolment import encode
 from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import neighbours
 
 Kind = Literal["contradicted", "duplicate", "useless"]
@@ -62,8 +63,13 @@ class Audit:
 Judged = tuple[list[str], list[Finding], list[Finding]]
 
 
+@needs_build_extra()
 def audit(rows: Dataset, spec: KnnSpec) -> Audit:
-    """Audits k + 2 rows or more with one label each, or targets, by the k, metric, weights and scale of `spec`."""
+    """Audits k + 2 rows or more with one label each, or targets, by the k, metric, weights and scale of `spec`.
+
+    Raises:
+        MissingDependency: a package of `knnkit[build]` is not installed.
+    """
     lists = neighbours.leave_one_out(rows.rows, spec.scale, spec.metric, spec.k + 1)
     judge = _by_votes if rows.targets is None else _by_values
     names, contradicted, useless = judge(rows, lists, spec)

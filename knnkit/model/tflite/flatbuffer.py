@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 
@@ -161,6 +160,8 @@ def _structure(model: Any) -> bytes:
     try:
         for buffer, _ in kept:
             buffer.data = None
+        import flatbuffers  # comes with TensorFlow, which a deployment of a finished release does without
+
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), IDENTIFIER)
         packed = bytes(builder.Output())

@@ -14,6 +14,8 @@ from knnkit.commands import COMMANDS
 
 #: What `--help` loads nothing of.
 NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy", "jinja2", "matplotlib", "distributed"}
+#: Packages that come with `knnkit[build]`, directly or by way of others.
+BUILD_EXTRA = ("flatbuffers", "imblearn", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn", "skops", "tensorflow")
 #: Commands that need no deploy.yaml.
 ABOUT_KEYS = {"completion", "keygen", "sign", "verify"}
 #: Commands that read rows or a model on the host.
@@ -54,6 +56,20 @@ for commands in ({sorted(ABOUT_KEYS)!r}, {sorted(fleet)!r}, {sorted(ABOUT_MODELS
     argv = [sys.executable, "-c", program]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["[]", "['pydantic']", "['numpy', 'pydantic']"], done.stderr
+
+
+def test_no_command_needs_the_build_extra_to_begin() -> None:
+    """An operator who deploys a finished release has none of these packages."""
+    program = f"""
+import importlib, sys
+for name in {BUILD_EXTRA!r}:
+    sys.modules[name] = None
+for command in {sorted(COMMANDS)!r}:
+    importlib.import_module("knnkit.commands." + command)
+"""
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

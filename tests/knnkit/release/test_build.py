@@ -260,7 +260,7 @@ def test_a_terminal_shows_what_a_build_does(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(_output.Progress, "step", lambda self, *said: shown.append(": ".join(said)))
     assert build() == 0
     assert shown[0] == "parity: loading the rows"
-    assert [said.split()[1] for said in shown[1:]] == ["measuring", "loading", "computing", "checking"]
+    assert [said.split()[1] for said in shown[1:]] == ["measuring", "converting", "computing", "checking"]
     shown.clear()
     assert build() == 0
     assert shown == []
