@@ -26,6 +26,7 @@ PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
 PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 MAX_KEY_FILE = 16 * 1024
+_OTHER_WORDS = f"type it again; if {PASSPHRASE_VARIABLE} is set, it is the passphrase: correct or unset it"
 _PUBLIC_FROM = f"check the path; a public key is the file NAME{PUBLIC_SUFFIX} beside the signer's private key"
 
 
@@ -87,7 +88,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
         return load_private_key(path)  # the key has no passphrase: none is needed
     except (ValueError, UnsupportedAlgorithm):
         if passphrase is not None and b"ENCRYPTED" in data:
-            raise SigningKeyError(f"the passphrase of {path} is wrong", hint="try again") from None
+            raise SigningKeyError(f"the passphrase of {path} is wrong", hint=_OTHER_WORDS) from None
         _require_not_public(path, data)
         raise SigningKeyError(f"{path} is not a private key in PEM form", hint="knnkit keygen") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

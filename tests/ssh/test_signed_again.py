@@ -117,6 +117,9 @@ def test_a_revoked_key_is_named_everywhere_and_signing_again_mends_it(site: Site
         assert said.err.count("revoked-key") == 1
     dry = site.run("deploy", "--release", site.by_other("dry", site.releases["iris-next"]), "--dry-run")
     assert "revoked-key" in dry.out
+    dry = site.run("deploy", "--release", site.releases["iris-next"], "--dry-run", code=constants.EXIT_REFUSED)
+    assert "knnkit deploy --target board" in dry.out
+    assert "HOST" not in dry.out
 
     fresh = site.deploy(site.by_other("fresh", site.releases["iris-next"]))
     assert (fresh["outcome"], fresh["warnings"]) == ("committed", [])

@@ -221,6 +221,8 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
             running = facts.agent.committed if facts.agent else None
             would_miss = class_gates.worse(job.package.manifest.gates, compared, running)
             plan = replace(plan, compared=compared, warnings=(*plan.warnings, *would_miss))
+        if plan.refusal:
+            plan = replace(plan, refusal=replace(plan.refusal, hint=job.target.lead(plan.refusal.hint)))
         outcome, why = (Outcome.FAILED, vars(plan.refusal)) if plan.refusal else (Outcome.ANSWERED, {})
         return recorder.end(outcome, details=json_codec.dumps(plan), warnings=plan.warnings, **why)
 

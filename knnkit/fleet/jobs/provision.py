@@ -51,6 +51,8 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
     done = install(job, transport, facts, recorder, keys=dict(job.keys), pictures=job.pictures)
     trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)
     recorder.warn(*([] if trusts else [NO_KEY]))
+    revoked = facts.agent.revoked if facts.agent else ()
+    recorder.warn(*(f"the device still refuses {key}, which was revoked" for key in dict(job.keys) if key in revoked))
     recorder.know(sent_bytes=done.sent, details=json_codec.dumps(done))
     return recorder.end(Outcome.ANSWERED if done.changed else Outcome.UNCHANGED)
 
