@@ -139,9 +139,11 @@ class BadCells:
         unlabelled = self._counts.get("", Counter())[NO_LABEL]
         if unlabelled <= _UNLABELLED * (self.rows + unlabelled):
             return ""
+        key, names = "target" if self._targets else "label", ""
         few = [name for name in self.text_columns() if self._may_be_categories(name)]
-        names = f", such as {', '.join(map(quoted, few[:_SHOWN]))} (few different values)" if few else ""
-        return f"is it the right label column? If not, set `label` to another one{names}. If it is: "
+        if few and not self._targets:
+            names = f", such as {', '.join(map(quoted, few[:_SHOWN]))} (few different values)"
+        return f"is it the right {key} column? If not, set `{key}` to another one{names}. If it is: "
 
     def _hint_of(self, hint: str, sign: str) -> str:
         if hint == DECIMAL_COMMA:

@@ -23,6 +23,7 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, e
 from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
+from device_agent.shared.tabular.float_parser import TOO_LARGE
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
 from knnkit.data.bad_cells import as_yaml, in_data, quoted
@@ -276,7 +277,7 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
         return float(np.median(values))
     if way == "constant":
         return 0.0
-    if isinstance(way, str | bool):
+    if isinstance(way, str | bool) or not abs(way) < TOO_LARGE:
         hint = in_data(source, f"missing: {{{quoted(name)}: 0.0}}")
         said = f"{source}: missing cells of {name!r} cannot become {way!r}"
         raise DataError(said, hint=hint, key=f"data/missing/{name}")

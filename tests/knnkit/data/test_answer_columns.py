@@ -113,6 +113,7 @@ def test_an_empty_answer_is_named_by_its_line(kind: str, column: str, more: str,
         load(tmp_path, f"{file}, {kind}: [a, b]{more}")
     assert f"line 8: the {kind} ({column!r}) is empty" in str(caught.value), "a header, and a blank line"
     assert caught.value.hint.endswith(f"sed '8d' {tmp_path}/rows.csv > rows-clean.csv")
+    assert f"is it the right {kind} column? If not, set `{kind}` to another one. " in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,15 @@ def test_a_frame_is_read_as_a_device_reads_its_cells(known: bool, column: str) -
         if isinstance(cell, str) and column == "size" and len(own) and not len(parsed.rows):
             continue  # a number in quotes is one in a frame and in CSV, and not in JSON
         assert own.tolist() == parsed.rows.tolist(), repr(cell)
+
+
+@pytest.mark.parametrize("value", ["1.0e39", "-1.0e39", "3.5e38", "none"])
+def test_a_value_that_no_cell_can_hold_fills_none(value: str, tmp_path: Path) -> None:
+    """float32 has no 1e39: the rows became infinite."""
+    write(tmp_path / "train.csv", [*PLAIN, ",sand,a"])
+    text = (
+        f"model: {{name: m, data: {{file: train.csv, label: kind, drop: [soil], missing: {{size: {value}}}}}, test: 0}}"
+    )
+    with pytest.raises(DataError, match="missing cells of 'size' cannot become") as caught:
+        source.load(parse.parse(text, base=tmp_path).builds()[0])
+    assert caught.value.hint.startswith("missing: {size: 0.0}")
