@@ -86,7 +86,8 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
         line, _, after = rest.partition(b"\n")
         if commented and line.strip() and not line.startswith(b"#") and not _separator_of(line, wanted):
             break
-        for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
+        bare = line.lstrip(b"#").lstrip()
+        for text in (bare, line) if line.startswith(b"# ") else dict.fromkeys((line, bare)):  # `#a` may be a name
             if separator := _separator_of(text, wanted):
                 below = after.lstrip(b"\r\n ").partition(b"\n")[0]
                 if not any(_is_row(each, text, below, separator) for each in skipped):

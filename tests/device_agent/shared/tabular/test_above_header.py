@@ -44,6 +44,18 @@ def test_lines_above_a_header_are_skipped_on_both_sides(
 
 
 @pytest.mark.parametrize(
+    ("header", "name"), [("# a,b,kind", "a"), ("#a,b,kind", "#a"), ("#  a,b,kind", "a"), ("#kind,a,b", "a")]
+)
+def test_the_mark_of_a_comment_is_no_part_of_the_first_name(header: str, name: str, tmp_path: Path) -> None:
+    """numpy.savetxt writes `# ` before the header; a device may get rows from another program."""
+    (tmp_path / "a.csv").write_text(f"{header}\n1,2,3\n", encoding="utf-8")
+    found = load(tmp_path / "a.csv", "kind")
+    assert found.feature_names == (name, "b")
+    parsed = CsvParser(found.feature_names, ignore_extra=True).parse((tmp_path / "a.csv").read_bytes())
+    assert parsed.rows.tolist() == found.rows.tolist()
+
+
+@pytest.mark.parametrize(
     "comment", ["# kind, a and b (cm), by hand", "# a, b (cm), kind", "# a,b (cm),kind\n#\n# cm, cm, kind"]
 )
 def test_a_comment_that_names_the_columns_is_not_the_header(comment: str, tmp_path: Path) -> None:
