@@ -35,6 +35,11 @@ _PCM_BY_FFMPEG = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM"
 _STREAMED = 0x7FFF0000
 
 
+def is_wav(data: bytes) -> bool:
+    """Whether bytes begin as a WAV file does."""
+    return data.startswith(WAV_MAGIC) and data[8:12] == b"WAVE"
+
+
 def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     """Returns the (n,) samples of a WAV file at the model's rate.
 
@@ -44,7 +49,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     Raises:
         BadInput: the file is damaged, or has an unsupported format.
     """
-    if len(data) < 12 or data[8:12] != b"WAVE":
+    if not is_wav(data):
         raise BadInput("the file begins like a WAV file, but is not one")
     form, samples = _chunks(data)
     if len(form) < 16:
@@ -82,7 +87,8 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
-        raise BadInput(said if samples.size else "the sound has no samples")
+        hint = "numpy.save('mono.npy', samples.mean(axis=1)) writes one channel" if samples.ndim == 2 else ""
+        raise BadInput(said if samples.size else "the sound has no samples", hint=hint)
     if samples.dtype.name not in _DTYPES:
         raise BadInput(f"samples of {samples.dtype} are not read", hint="convert to int16, or to float32 from -1 to 1")
     found = _unit(samples)

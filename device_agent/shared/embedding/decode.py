@@ -38,7 +38,8 @@ PCM_KEY = "pcm"
 def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
     """Returns the array in the bytes of one file.
 
-    With `pcm`, the bytes are raw PCM if the model takes sounds. Otherwise, the first bytes tell the format.
+    With `pcm`, the bytes are raw PCM if the model takes sounds, unless they begin as a WAV file does. Otherwise, the
+    first bytes tell the format.
 
     Raises:
         BadInput: the model does not take such a file, or the file is damaged or too large.
@@ -47,7 +48,7 @@ def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
         raise BadInput(f"the input has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
     if not data:
         raise BadInput("the input is empty")
-    if pcm and input.audio is not None:
+    if pcm and input.audio is not None and not audio.is_wav(data):
         return audio.read_pcm(data)
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)

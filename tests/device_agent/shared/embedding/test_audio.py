@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from device_agent.shared.embedding.audio import prepare, read_pcm, read_wav, resample
+from device_agent.shared.embedding.decode import decode
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Audio
+from device_agent.shared.protocol.input_info import Audio, Input
 
 RNG = np.random.default_rng(2)
 RATE = 16_000
@@ -88,6 +89,21 @@ def test_the_chunks_after_an_empty_sound_are_not_samples() -> None:
         with pytest.raises(BadInput, match="the sound has no samples"):
             prepare(read_wav(written(np.zeros((0, 1)), 2) + more, SAME), SAME)
     assert len(read_wav(written(np.zeros((0, 1)), 2) + b"LIST" + bytes(96), SAME)) == 50
+
+
+@pytest.mark.parametrize(("width", "channels", "rate"), [(2, 1, RATE), (1, 1, RATE), (2, 2, 8_000)])
+def test_a_wav_file_that_is_called_pcm_is_read_as_wav(width: int, channels: int, rate: int) -> None:
+    """`{"pcm": ...}` of a whole file, or a file named clip.raw: its header would be samples."""
+    data = written(RNG.uniform(-0.9, 0.9, (100, channels)), width, channels, rate)
+    found = decode(data, Input(audio=SAME), pcm=True)
+    assert np.array_equal(found, read_wav(data, SAME))
+    assert len(decode(data[44:], Input(audio=SAME), pcm=True)) == 100 * width * channels // 2
+
+
+def test_channels_in_an_array_lead_to_one_channel() -> None:
+    with pytest.raises(BadInput, match="must be an array") as caught:
+        prepare(np.zeros((100, 2)), SAME)
+    assert "mean(axis=1)" in caught.value.hint
 
 
 def test_a_file_that_is_cut_off_is_refused() -> None:
