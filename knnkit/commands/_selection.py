@@ -50,7 +50,11 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     target.require_distinct(targets)
     if arguments.retry_from is None:
         return agreed(targets)
-    names = read_report(arguments.retry_from).unfinished()
+    report = read_report(arguments.retry_from)
+    if arguments.command == "deploy" != report.command:  # a dry run, for example, "succeeds" and deploys nothing
+        said = f"{arguments.retry_from} is a report of {report.command[:40]!r}, which deploys nothing"
+        raise UsageError(said, hint="name a file that `knnkit deploy --report FILE.json` wrote")
+    names = report.unfinished()
     if not names:
         said = f"{arguments.retry_from}: every device succeeded; there is nothing to try again"
         raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from to select all devices")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.shared.protocol import json_codec
 from knnkit import cli
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 
 FLEET = """model: {name: iris, data: {sklearn: iris}}
 fleet:
@@ -100,3 +102,14 @@ def test_another_host_is_never_called_local(here: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "a target called 'local' is this machine" in said
     assert "name: board-2" in said
+
+
+@pytest.mark.parametrize("command", ["status", "deploy --dry-run"])
+def test_a_deploy_goes_on_only_with_the_report_of_a_deploy(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = DeviceReport("a", "local", Outcome.ANSWERED, 0)
+    Path("r.json").write_bytes(json_codec.dump_file(FleetReport(command, 0.0, 1.0, (done,))))
+    assert cli.main(["deploy", "--target", "a", "--retry-from", "r.json"]) == 2
+    assert f"r.json is a report of {command!r}, which deploys nothing" in capsys.readouterr().err
+    assert cli.main(["status", "--target", "a", "--retry-from", "r.json"]) == 0
