@@ -142,6 +142,11 @@ class FleetConfig(Section):
                 raise no_sense(problem, f"{{host: {target.host}, name: {name}-2}}")
             if name == LOCAL != target.host:
                 raise no_sense("a target called 'local' is this machine", f"name: {target.host}", f"targets/{at}/name")
+            for key in ("user", "port", "identity", "jump"):
+                if target.host == LOCAL and getattr(target, key) is not None:
+                    said = f"host 'local' is this machine, without SSH: {key} has no use"
+                    hint = f"remove {key}; for another machine, write its full name or address"
+                    raise no_sense(said, hint, f"targets/{at}/{key}")
             seen.add(name)
         return self
 

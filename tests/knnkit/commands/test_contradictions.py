@@ -104,6 +104,17 @@ def test_another_host_is_never_called_local(here: Path, capsys: pytest.CaptureFi
     assert "name: board-2" in said
 
 
+@pytest.mark.parametrize("target", ["pi@local", "local:22", "{host: local, jump: gate}", "{host: local, identity: k}"])
+def test_this_machine_is_reached_without_ssh(target: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("deploy.yaml").write_text(
+        f"model: {{name: iris, data: {{sklearn: iris}}}}\nfleet: {{targets: ['{target}']}}\n"
+    )
+    if target.startswith("{"):
+        Path("deploy.yaml").write_text(Path("deploy.yaml").read_text().replace("'", ""))
+    assert cli.main(["status"]) == 2
+    assert "host 'local' is this machine, without SSH" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["status", "deploy --dry-run"])
 def test_a_deploy_goes_on_only_with_the_report_of_a_deploy(
     command: str, here: Path, capsys: pytest.CaptureFixture[str]
