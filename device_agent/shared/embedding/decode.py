@@ -99,8 +99,11 @@ def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
     if not isinstance(value, list):
         raise BadInput(f"expected numbers or base64, found {json.dumps(value)[:40]}")
     try:
+        raw = np.array(value)  # text, which NumPy would read by rules of its own, stays text
+        if raw.dtype.kind not in "fiub" and not all(type(each) in (int, float) for each in raw.flat):
+            raise ValueError
         with np.errstate(over="ignore"):
-            found = np.array(value, np.float64)
+            found = raw.astype(np.float64)
     except (ValueError, TypeError, OverflowError):
         raise BadInput("the array holds something that is not a number, or its rows have different lengths") from None
     return found.astype(np.float32) if np.isfinite(found).all() else found

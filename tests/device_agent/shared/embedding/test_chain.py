@@ -16,6 +16,7 @@ from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength, fitting_shape
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.input_info import Audio, Input, Stage
+from device_agent.shared.tabular.json_reader import JsonParser
 
 RNG = np.random.default_rng(3)
 POOLS: dict[str, Any] = {"mean": np.mean, "max": np.max, "min": np.min, "std": np.std}
@@ -206,3 +207,13 @@ def test_a_raw_input_is_bad_if_its_answer_could_not_be_json(line: str, said: str
     assert said in parsed.errors[0][1]
     assert [*map(list, parsed.kept)] == [[7]]
     assert parsed.rows.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("cell", ['"1"', '"1_000"', '"\u0661"', '" 1 "', '"nan"', "null", '"0x1"', "[2]", "{}"])
+def test_a_text_in_an_array_is_refused_as_in_a_row(cell: str) -> None:
+    """NumPy would read some of them, by rules that no other input has."""
+    array, row = InputJsonParser(Chain(Input(), [])), JsonParser(("a", "b"))
+    for parser in (array, row):
+        assert list(parser.parse(f"[{cell}, 1]\n".encode()).errors) == [0]
+    for good in ("[true, 2.5]", f"[{2**70}, 1]", "[1, -1e9]"):
+        assert array.parse(f"{good}\n".encode()).rows.tolist() == row.parse(f"{good}\n".encode()).rows.tolist()
