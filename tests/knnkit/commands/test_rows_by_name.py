@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,10 +28,10 @@ def board(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Path:
     return device.root
 
 
-def classify(
-    board: Path, cwd: Path, *arguments: str, target: tuple[str, ...] = ("--target", "local"), input: str = ""
-) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "knnkit", "classify", *target, "--root", str(board), *arguments]
+def classify(board: Path | None, cwd: Path, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `knnkit classify` for the device `board`; None: for those of deploy.yaml in `cwd`."""
+    target = [] if board is None else ["--target", "local", "--root", str(board)]
+    argv = [sys.executable, "-m", "knnkit", "classify", *target, *arguments]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(argv, cwd=cwd, input=input, capture_output=True, text=True, timeout=120, env=env)
 
@@ -68,10 +69,10 @@ def test_a_stream_names_it_for_each_line_and_for_its_header(board: Path, tmp_pat
 
 def test_several_devices_name_it_each(board: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("1,2\n")
-    (tmp_path / "deploy.yaml").write_text(
-        f"fleet: {{defaults: {{root: '{board}'}}, targets: [{{host: local, name: a}}, {{host: local, name: b}}]}}\n"
-    )
-    said = classify(board, tmp_path, "--input", "rows.csv", "--output", "out", target=())
+    shutil.copytree(board, tmp_path / "other", symlinks=True)
+    targets = f"[{{host: local, name: a, root: '{board}'}}, {{host: local, name: b, root: '{tmp_path}/other'}}]"
+    (tmp_path / "deploy.yaml").write_text(f"fleet: {{targets: {targets}}}\n")
+    said = classify(None, tmp_path, "--input", "rows.csv", "--output", "out")
     assert said.returncode == 1
     assert said.stdout.count("rows.csv, line 1: expected 4 columns") == 2
     assert "standard input" not in said.stdout
@@ -92,7 +93,7 @@ def test_columns_are_kept_as_deploy_yaml_says_or_the_command_line(board: Path, t
     assert by_hand.stderr == ""
     assert by_hand.stdout.splitlines() == ["id,petal width (cm),label", "a b,0.2,setosa", "-x,0.2,setosa"]
     (tmp_path / "deploy.yaml").write_text(DEPLOY.replace("ROOT", str(board)))
-    said = classify(board, tmp_path, "--input", "rows.csv", target=())
+    said = classify(None, tmp_path, "--input", "rows.csv")
     assert said.stdout.splitlines() == ["id,label", "a b,setosa", "-x,setosa"], said.stderr
-    said = classify(board, tmp_path, "--input", "rows.csv", "--output", "out", "--report", "x.html", target=())
+    said = classify(None, tmp_path, "--input", "rows.csv", "--output", "out", "--report", "x.html")
     assert (tmp_path / "out" / "local.csv").read_text().splitlines() == ["id,label", "a b,setosa", "-x,setosa"]
