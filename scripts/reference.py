@@ -267,7 +267,7 @@ def scikit_learn_page() -> str:
         "Transformers that become transforms of the table": sorted(bent),
         "Functions of FunctionTransformer": [f"np.{name}" for name in sorted(sklearn_pipelines.transforms.FUNCTIONS)],
         "Metrics": sorted({*sklearn_metrics.METRICS, *sklearn_metrics.MAPPED}),
-        "Parameters of metrics": ["w (weights of the features)", "V, VI", "p, from 1 to 16"],
+        "Parameters of metrics": ["w of minkowski (weights of the features)", "V, VI", "p, from 1 to 16"],
         "Weights": ["distance", "uniform", *(f"knnkit.kernels.{name}(bandwidth)" for name in KERNELS)],
     }
     lists = {
