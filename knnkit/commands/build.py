@@ -66,7 +66,7 @@ def _tell(built: Built) -> None:
     if info.reject is not None and info.reject.measured is not None:
         print(
             f"  accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows "
-            f"({percent(info.reject.acceptance)} asked for)",
+            f"({figures.accepted(info.reject)} asked for)",
             file=sys.stderr,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,23 +98,28 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns two groups: the evaluation rows of the new release, and those that only the old release has."""
+    """Returns three groups: evaluation rows of both releases, and those that only the new or only the old one has.
+
+    One release may have been trained on rows that only the other held out.
+    """
     if before.info.feature_names != after.info.feature_names:
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
         raise UsageError(said, hint="--data rows.csv, with the columns of both")
-    seen = set[bytes]()
-    return [evaluated(path, model, seen) for path, model in ((arguments.after, after), (arguments.before, before))]
+    new, old = evaluated(arguments.after, after), evaluated(arguments.before, before)
+    # With an origin, rows are float64.
+    keys, others = ([row.tobytes() for row in each.after.astype(np.float64)] for each in (new, old))
+    in_new, in_old = set(keys), set(others)
+    shared = np.array([key in in_old for key in keys], bool)
+    own = np.array([key not in in_new for key in others], bool)
+    only = (new.take(np.flatnonzero(~shared)), old.take(np.flatnonzero(own)))
+    return [new.take(np.flatnonzero(shared)), *(replace(each, doubtful=True) for each in only)]
 
 
-def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns the evaluation rows of a release that are not in `seen` (rows as bytes of float64); adds them there."""
+def evaluated(path: Path, model: StoredModel) -> Asked:
+    """Returns the evaluation rows of a release."""
     golden = _golden(path, model)
-    keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
-    new = [number for number, key in enumerate(keys) if key not in seen]
-    seen.update(keys)
-    rows = golden.rows[new]
-    truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
-    return Asked(rows, rows, truth, model.golden, tuple(new))
+    truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth.tolist())
+    return Asked(golden.rows, golden.rows, truth, model.golden, tuple(range(len(truth))))
 
 
 def _golden(path: Path, model: StoredModel) -> Golden:
@@ -143,7 +149,8 @@ def show(found: Comparison) -> None:
     accuracy = ""
     if found.known:
         shares = percent(found.right_before / found.known), percent(found.right_after / found.known)
-        accuracy = f"; accuracy {shares[0]} -> {shares[1]} on {count(found.known, 'row')}"
+        which = " that neither was trained on" if found.known < found.rows else ""
+        accuracy = f"; accuracy {shares[0]} -> {shares[1]} on {count(found.known, 'row')}{which}"
     print_line(f"{len(found.flips):,} of {count(found.rows, 'label')} change{accuracy}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Asked:
     origins: Origins  # row numbers and ids in the user's data
     numbers: tuple[int, ...]  # indices of the rows in `origins`
     measures: bool = True  # whether they measure the accuracy: no model was trained on them
+    doubtful: bool = False  # whether a model may have been trained on some of them; those equal a training row
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -80,7 +82,7 @@ class Comparison:
     """Comparison of two models."""
 
     rows: int
-    known: int  # rows with a known true label, which measure the accuracy (`Asked.measures`)
+    known: int  # rows with a known true label that neither model was trained on; they measure the accuracy
     right_before: int  # of the known rows
     right_after: int  # of the known rows
     flips: tuple[Flip, ...]  # rows whose label changes
@@ -106,9 +108,11 @@ def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> 
         names = [[model.labels[code] for code in found.label] for model, found in ((before, old), (after, new))]
         rows += len(part)
         if part.measures:
-            known += sum(map(bool, part.truth))
-            right_before += sum(truth == name for truth, name in zip(part.truth, names[0]))
-            right_after += sum(truth == name for truth, name in zip(part.truth, names[1]))
+            near = np.minimum(old.distances[:, 0], new.distances[:, 0])
+            counted = [bool(truth) and not (part.doubtful and far == 0.0) for truth, far in zip(part.truth, near)]
+            known += sum(counted)
+            right_before += sum(truth == name for truth, name in compress(zip(part.truth, names[0]), counted))
+            right_after += sum(truth == name for truth, name in compress(zip(part.truth, names[1]), counted))
         for place, (one, other) in enumerate(zip(*names)):
             if one != other:
                 voters = (_voters(before, old, place), _voters(after, new, place))

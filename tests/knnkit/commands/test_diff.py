@@ -74,9 +74,20 @@ def test_rows_of_ones_own_flip_as_on_devices(
 
 def test_rows_of_the_training_data_measure_no_accuracy(releases: Releases) -> None:
     model = read_model(releases["iris"] / constants.MODEL_FILE)
-    asked = diff.evaluated(releases["iris"], model, set())
+    asked = diff.evaluated(releases["iris"], model)
     found = flips.compare(model, model, [asked, replace(asked, measures=False).take(np.arange(3))])
     assert (found.rows, found.known) == (len(asked) + 3, len(asked))
+
+
+def test_rows_that_only_one_release_held_out_measure_if_the_other_was_not_trained_on_them(releases: Releases) -> None:
+    model, found = read_model(releases["iris"] / constants.MODEL_FILE), load_iris()
+    trained = {tuple(found.data[model.training.row(index)]) for index in range(model.info.n_train)}
+    truth = tuple(str(found.target_names[kind]) for kind in found.target)
+    asked = flips.Asked(found.data, found.data, truth, model.golden, tuple(range(len(truth))), doubtful=True)
+    new = [row for row, values in enumerate(found.data) if tuple(values) not in trained]
+    compared = flips.compare(model, model, [asked])
+    assert (compared.rows, compared.known) == (150, len(new))
+    assert compared.right_after == flips.compare(model, model, [asked.take(np.array(new))]).right_after
 
 
 def test_what_cannot_be_compared_leads_out(
