@@ -107,7 +107,7 @@ def read_file(path: str, limit: int) -> bytes:
             file = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
             data = file.read(limit + 1)
     except OSError as error:
-        hint = explain(error)[2] or f"check the path; a relative one starts at {streams.here()}"
+        hint = explain(error)[2] or streams.hint_missing(path)
         raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
     if len(data) > limit:
         raise BadInput(f"{path}: more than {limit:,} bytes; is it the right file?")

@@ -133,7 +133,9 @@ class Building:
 
     def __init__(self, name: str, again: str) -> None:
         self._name, self._begun, self._shown = name, False, contextlib.ExitStack()
-        self._more = f"; a release {again} is there already: release.version tells the two apart" if again else ""
+        self._more = (
+            f"; a release {again} is there already: another release.version would tell the two apart" if again else ""
+        )
         self._progress: Progress | None = None
 
     def __enter__(self) -> Building:

@@ -49,6 +49,8 @@ rollout: {{max_failures: 0, confirm_within: 60s}}
 # rollout: {{waves: [canary, 25%, 100%], max_failures: 1, confirm_within: 60s, concurrency: 16}}
 """
 #: Options that need --data.
+#: Suffixes of sounds and pictures.
+_OTHERS = (".wav", ".png", ".jpg", ".jpeg")
 _OF_ROWS = ("label", "features", "drop", "missing", "categories", "thousands")
 
 
@@ -98,11 +100,15 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
         then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
         raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
+    found = file if file.exists() else _first_match(file)
+    if found and found.suffix.lower() in _OTHERS:
+        then = "then write `data` and `input` as docs/guide.md shows for sounds and pictures"
+        raise UsageError(f"--data takes a table; {found} is not one", hint=f"knnkit init; {then}")
     if file.is_dir():
         files = _quote(inside(file, (".csv", ".parquet", ".npz")))
         then = f"then write data: {{files: {files}, ...}} as docs/guide.md shows for windows, sounds and pictures"
         raise UsageError(f"--data takes one file of labelled rows, not the folder {file}", hint=f"knnkit init; {then}")
-    if not file.exists() and (found := _first_match(file)):
+    if found and not file.exists():
         then = f"; then write files: {_quote(str(file))} in place of file: in {path}"
         raise UsageError(
             f"--data takes one file, not the pattern {file}", hint=f"--data {shlex.quote(str(found))}{then}"

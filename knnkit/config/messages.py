@@ -101,7 +101,7 @@ def unknown_key(
     if mapping[key] is None and all(map(_is_plain, words)) and _is_right(root, place, line):
         return f"unknown key {key!r}; is it part of {before!r}?", line
     homes = (home for home, kind in _sections(root) if key in kind.model_fields)
-    home = None if context["sure"] else next(homes, None)
+    home = None if context["sure"] else min(homes, key=lambda home: home != place[:-1], default=None)
     # A section may have other forms: `data` has `label` for a file, and not for an estimator.
     written = document.scalars.get((*place, key), "")
     if home is None or key_of(home) == key_of(place):  # never repeats a value for `identity`, which may be a password

@@ -25,6 +25,8 @@ from knnkit.errors import DataError
 EMPTY, TEXT, NOT_FINITE = "empty", "not numbers", "not finite"
 #: Kinds of bad lines.
 SHAPE, NO_LABEL = "lines with another number of cells", "lines without a label"
+#: The kinds in the singular.
+_ONE = {TEXT: "not a number", SHAPE: "line with another number of cells", NO_LABEL: "line without a label"}
 #: Most lines that a command leaves out of a file, and its longest list of them.
 _MAX_CUT, _LONGEST = 1000, 600
 _SHOWN = 10
@@ -32,6 +34,8 @@ _SHOWN = 10
 _FEW, _SEVERAL = 12, 3
 #: A text with so many digits is a time or a number of something.
 DIGITS = 6
+#: A number that may have a decimal comma.
+_WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
 #: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
@@ -164,6 +168,9 @@ class BadCells:
         units = {name: unit for name in self._texts if (unit := self._unit_of(name))}
         if units:
             return self._without_units(units)
+        if self._source in IN_MEMORY and (named := [name for name in self._texts if self._has_commas(name)]):
+            how = "pandas.read_csv(FILE, decimal=',', na_values=['-']) reads them" if self._source == FRAME else ""
+            return f"write decimal points in {', '.join(map(short, named))}" + f"; {how}" * bool(how)
         for name in self.text_columns():
             if name in self._targets:
                 key = "labels={!r} instead of targets=" if self._source in IN_MEMORY else "label: {} instead of target:"
@@ -220,6 +227,10 @@ class BadCells:
         them = f"leave out their {self._unit}s" if cells else "leave them out"
         return f"{found}, or {them}: {command}" if command else found
 
+    def _has_commas(self, name: str) -> bool:
+        texts = self._texts[name]
+        return any("," in text for text in texts) and all(map(_WITH_COMMA.fullmatch, texts))
+
     def _may_be_categories(self, name: str) -> bool:
         texts = self._texts.get(name, Counter())
         if any(sum(map(str.isdigit, text)) >= DIGITS for text in texts):
@@ -273,7 +284,7 @@ def _ranges(places: Sequence[int]) -> Iterator[str]:
 
 
 def _numbers(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    return ", ".join(f"{count:,} {_ONE.get(kind, kind) if count == 1 else kind}" for kind, count in counts.items())
 
 
 def is_id(name: str) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.shared.safe_files import open_ordinary, whole_file
+from knnkit.data.patterns import nearest
 from knnkit.errors import DataError, KnnkitError, UsageError, needs, unwritten
 
 Cell = float | str | None
@@ -84,7 +85,9 @@ def read(path: Path, hint: str = "name a .parquet file that knnkit collect wrote
         found = {name: table.column(columns.ours(name)).to_pylist() for name in _OURS}
         cells = [table.column(name).to_pylist() for name in columns.names]
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", hint="knnkit collect writes it") from None
+        raise UsageError(
+            f"{path}: no such file", hint=nearest(path, (".parquet",), "knnkit collect writes it")
+        ) from None
     except (OSError, pyarrow.ArrowException, LookupError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # pyarrow's own have none
             raise unwritten(f"{path} cannot be read", error, hint=hint) from None

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import is_number, short
+from device_agent.shared.tabular.csv_dialect import SEPARATORS, is_number, separator_of_header, short
 from knnkit.data.bad_cells import DIGITS, IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
 
 _MAX_LISTED = 20
+#: Most lines of a title.
+_MAX_TITLE = 20
 #: Characters of a pattern.
 _PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
@@ -146,6 +148,25 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
         key="split" if key == "split" else f"data/{key}/{name}",
         flags=f"{hint}--{key} on the command line{more}",
     )
+
+
+def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
+    """Returns a CSV without the title above its header, and the number of lines of the title.
+
+    A title is lines of one cell. If no line has the column `label`, the header is the first line of several cells;
+    none of these may be a number.
+    """
+    rest = block
+    for above in range(_MAX_TITLE):
+        line, _, after = rest.partition(b"\n")
+        text = line.decode("utf-8", "replace").strip()
+        cells = max((text.split(sign) for sign in SEPARATORS), key=len)
+        several = sum(map(bool, map(str.strip, cells))) > 1 and not text.startswith("#")
+        if several or separator_of_header(text, [label]):
+            header = above and not any(is_number(cell, ";") for cell in cells)
+            return (rest, above) if header else (block, 0)
+        rest = after
+    return block, 0
 
 
 def _plain(name: str) -> str:

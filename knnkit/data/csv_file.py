@@ -31,7 +31,7 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
 from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, between_thousands
-from knnkit.data.columns import Wanted, choose, find
+from knnkit.data.columns import Wanted, choose, find, skip_title
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import Learner, sorted_levels
 from knnkit.errors import DataError
@@ -142,7 +142,8 @@ class _CsvFile:
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
             self._block, above = csv_dialect.skip_above_header(self._block, [label])
-            self._line += above
+            self._block, titles = skip_title(self._block, label)
+            self._line += above + titles
             if self._block:
                 break
         start = self._text(self._block.partition(b"\n")[0])

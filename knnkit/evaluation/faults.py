@@ -192,7 +192,7 @@ def _spellings(training: Dataset) -> list[str]:
     pairs += [("are equal as numbers", found) for found in values.values() if len(found) > 1]
     return [
         f"labels {said}: "
-        + ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in labels)
+        + ", ".join(f"{label!r} ({counted(counts[label], 'row')})" for label in labels)
         + "; if they mean one class, spell them alike"
         for said, labels in pairs
     ]

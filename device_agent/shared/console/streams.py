@@ -93,6 +93,17 @@ def here() -> str:
     return "a directory that was deleted" if is_lost() else str(Path.cwd())
 
 
+def hint_missing(path: str) -> str:
+    """Returns a hint for a file that is not there: the most similar name in its folder, or where paths start."""
+    import difflib  # not needed at a normal start of the agent
+
+    with contextlib.suppress(OSError):
+        names = [entry.name for entry in Path(path).parent.iterdir()]
+        if close := difflib.get_close_matches(Path(path).name, names, n=1):
+            return f"did you mean {Path(path).with_name(close[0])}?"
+    return f"check the path; a relative one starts at {here()}"
+
+
 def hint_here(hint: str) -> str:
     """Returns the hint; if the working directory was deleted, the hint says first to `cd` to another one."""
     if not is_lost():

@@ -167,7 +167,7 @@ def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
     try:
         descriptor = 0 if path in (None, "-") else os.open(str(path), flags)
     except OSError as error:
-        hint = explain(error)[2] or f"check the path; a relative one starts at {streams.here()}"
+        hint = explain(error)[2] or streams.hint_missing(str(path))
         raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
     if format == "auto" and path not in (None, "-"):
         format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")

@@ -280,6 +280,13 @@ def test_a_missing_file_is_named(ready: Ready) -> None:
     assert "try: check the path" in said.err
 
 
+def test_a_missing_file_with_a_like_name_beside_it_is_told_that_name(ready: Ready, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    said = ready.device.run("classify", "--input", str(tmp_path / "row.csv"))
+    assert said.code == constants.EXIT_USAGE
+    assert f"try: did you mean {tmp_path / 'rows.csv'}?" in said.err
+
+
 def test_a_model_that_was_changed_on_the_disk_does_not_answer(device: Device, releases: Releases) -> None:
     digest = device.install(releases["iris"])
     model = device.root / constants.RELEASES_DIR / digest / constants.MODEL_FILE

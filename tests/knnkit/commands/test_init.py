@@ -248,3 +248,29 @@ def test_init_and_the_gate_doubt_labels_that_are_numbers(capsys: pytest.CaptureF
     capsys.readouterr()
     assert cli.main(["build"]) != 0
     assert "try: All 60 labels are numbers: to predict a number, write `target:`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.png", "*.png"])
+def test_pictures_are_no_table(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.png").write_bytes(b"")
+    code, err = init(capsys, "--data", name, "--label", "species")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert "--data takes a table; a.png is not one" in err
+    assert "knnkit init; then write `data` and `input` as docs/guide.md shows for sounds and pictures" in err
+
+
+@pytest.mark.parametrize("above", ["Fruit 2026;;\n", "Fruit 2026\n\n# by the lab, again\n"])
+def test_a_wrong_label_is_answered_with_the_columns_below_a_title(
+    above: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.csv").write_text(f"{above}width;height;species\n1,5;2;apple\n")
+    code, err = init(capsys, "--data", "a.csv", "--label", "Species")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert "no column 'Species'; there are width, height, species" in err
+    assert "did you mean 'species'" in err
+
+
+def test_one_line_is_counted_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.csv").write_text("a,b,species\n1,2,\n1,x,apple\n1,2,apple\n")
+    _, err = init(capsys, "--data", "a.csv", "--label", "species")
+    assert "(1 line without a label, 1 not a number)" in err

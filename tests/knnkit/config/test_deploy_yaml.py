@@ -91,6 +91,11 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         ("model:\n  name: a\n  n_neigbors: 3\n", 3, "unknown key 'n_neigbors'; did you mean 'k'"),
         ("model:\n  name: a\n  labels: y\n", 3, "unknown key 'labels'; it belongs in 'model.data'"),
         ("model:\n  name: a\n  label: y\n", 3, "unknown key 'label'; it belongs in 'model.data'"),
+        (
+            "model:\n  name: a\n  data: {file: x.csv}\n  input: {window: {columns: [a], rows: 9, features: [mean]}}\n",
+            4,
+            "unknown key 'features'; it belongs in 'model.input'",
+        ),
         ("model:\n  name: a\n  labelsets: 0.9\n", 3, "unknown key 'labelsets'; did you mean 'label_sets'"),
         ("model:\n  name: a\n  data: {file: x.csv, lable: y}\n", 3, "unknown key 'lable'; did you mean 'label'"),
         ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b' is not a name: at most 64 letters"),

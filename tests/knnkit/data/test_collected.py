@@ -112,3 +112,10 @@ def test_the_hint_for_a_damaged_file_lets_rows_come_home_again(kind: str, tmp_pa
         merge(path, PLANTS, rows)
     subprocess.run(caught.value.hint.partition(",")[0], shell=True, check=True)
     assert merge(path, PLANTS, rows) == 1
+
+
+def test_a_wrong_file_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "fruit-clean.parquet").touch()
+    with pytest.raises(UsageError) as error:
+        read(tmp_path / "fruit.parquet")
+    assert error.value.hint == "did you mean fruit-clean.parquet?"

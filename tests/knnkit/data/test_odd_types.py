@@ -191,3 +191,12 @@ def test_only_a_column_of_numbers_is_converted_by_the_hint(cells: list[Any], hel
         load(tmp_path / "a.parquet", "kind")
     assert ("pandas.to_numeric(frame['zone'])" in caught.value.hint) == helps
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("cells", [["1,5", "2,25", "3"], ["1,5", "x", "2,5"]])
+def test_a_frame_with_decimal_commas_is_told_how_to_read_them(cells: list[str]) -> None:
+    frame = pandas.DataFrame({"mass": cells, "width": [1, 2, 3], "y": ["u", "v", "u"]})
+    with pytest.raises(DataError) as error:
+        load_frame(of_frame(frame, "labels='y'"), Wanted("y"))
+    assert ("write decimal points in 'mass'" in error.value.hint) == ("x" not in cells)
+    assert ("pandas.read_csv(FILE, decimal=',', na_values=['-'])" in error.value.hint) == ("x" not in cells)
