@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     setting, k = tuned.choose(now, model.k)
     table = _table(tuned, score, now, model.k)
     notes = _notes(tuned, how, _left_out(model.split), score, (now, model.k), (setting, k))
+    if model.reject is not None:
+        notes += ("every row is answered, as without `reject`",)
     if not arguments.json:
         print_table(table.columns, table.rows)
         for note in notes:

@@ -148,11 +148,15 @@ def _quoted(label: object) -> str:
 
 def _weaknesses(card: Card, measured: Figures | None) -> Iterator[str]:
     found = list(card.facts.warnings) if card.facts else []
-    for each in measured.classes if measured else ():
+    parts = [("", measured)]
+    if (targets := card.info.targets) is not None:
+        columns = zip(targets.names, targets.evaluations, targets.classes)
+        parts = [(f"{name}: ", of_evaluation(each, labels)) for name, each, labels in columns]
+    for where, each in [(where, each) for where, part in parts if part for each in part.classes]:
         if each.recall is None:
-            found.append(f"class {each.label} was not measured: it has no evaluation row")
+            found.append(f"{where}class {each.label} was not measured: it has no evaluation row")
         elif each.recall < _WEAK:
-            found.append(f"class {each.label}: {each.right:,} of {each.support:,} rows were recognised")
+            found.append(f"{where}class {each.label}: {each.right:,} of {each.support:,} rows were recognised")
     yield from found or ["the build found none"]
 
 

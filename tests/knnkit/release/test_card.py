@@ -20,7 +20,7 @@ from support import model_files
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import InFloat64, LabelSets, Reduced, Targets
+from device_agent.shared.protocol.model_info import Evaluation, InFloat64, LabelSets, Reduced, Targets
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release import model_file
 from knnkit import cli
@@ -98,6 +98,13 @@ def test_the_card_says_what_each_kind_of_model_answers(folder: Path) -> None:
     assert "of ordinary rows: distance " in shown, "a regression has no class called 'value'"
     (shown,) = card._thresholds(replace(info, reject=None, float64=InFloat64(radius=1.0)), None)
     assert shown == '"unknown" for rows without a training row near enough'
+    measured = (Evaluation("file", 4, (3, 1), (1, 1), (1, 1)), Evaluation("file", 4, (4, 0), (4, 0), (4, 0)))
+    found = read_card(folder / "dist")
+    found = dataclasses.replace(found, facts=None, info=replace(info, targets=replace(columns, evaluations=measured)))
+    assert list(card._weaknesses(found, None)) == [
+        "a: class 1: 1 of 3 rows were recognised",
+        "b: class 4 was not measured: it has no evaluation row",
+    ]
 
 
 def test_the_card_names_what_reduce_left_out_and_each_share_of_rows(folder: Path) -> None:

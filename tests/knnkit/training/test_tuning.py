@@ -186,6 +186,7 @@ def test_tune_leaves_whole_groups_out(folder: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["tune", "--by", "leave-one-out", "--k", "4", "--scale", "none"]) == 0
     said = capsys.readouterr()
     assert "each training row without the rows of the same device" in said.err
+    assert "as without `reject`" not in said.err
     assert "100" not in said.out, "every neighbour of another device has the other label"
 
 
@@ -204,8 +205,8 @@ def test_tune_chooses_for_a_regression_and_for_several_labels(folder: Path, caps
     points = random.uniform(size=(60, 2))
     lines = [f"{a},{1000 * b},{9 * a + random.normal() / 9},{a > 0.5},{a > 0.7}" for a, b in points.tolist()]
     (folder / "t.csv").write_text("\n".join(["a,b,y,half,most", *lines]))
-    number = "model: {name: g, test: 0, data: {file: t.csv, target: y, drop: [half, most]}}\n"
-    several = "model: {name: g, test: 0, data: {file: t.csv, label: [half, most], drop: [y]}}\n"
+    number = "model: {name: g, test: 0, reject: 0.9, data: {file: t.csv, target: y, drop: [half, most]}}\n"
+    several = "model: {name: g, test: 0, reject: 0.9, data: {file: t.csv, label: [half, most], drop: [y]}}\n"
     for text, word, least in ((number, "R² of 60 rows", 0.9), (several, "accuracy of 60 rows", 0.7)):
         (folder / "deploy.yaml").write_text(text)
         assert cli.main(["tune", "--k", "9", "--json"]) == 0
@@ -215,6 +216,7 @@ def test_tune_chooses_for_a_regression_and_for_several_labels(folder: Path, caps
         assert cli.main(["tune", "--k", "9", "--write", "--plot", "p.html"]) == 0
         said = capsys.readouterr()
         assert word in said.err
+        assert "every row is answered, as without `reject`" in said.err
         assert ("%" in said.out) == (text == several)
         assert f"scale: {told['best']['scale']}" in (folder / "deploy.yaml").read_text()
     assert cli.main(["tune", "--score", "r_squared"]) == 2
