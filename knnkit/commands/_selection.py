@@ -40,7 +40,8 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     """Returns the devices that the command line selects; `config` is deploy.yaml, or None, as in all functions here.
 
     Raises:
-        UsageError: no device is selected, or the selection is invalid.
+        UsageError: no device is selected, the selection is invalid, or a deploy is to go on from another command's
+            report.
         NothingToDo: `--retry-from` names a report without unfinished devices.
     """
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))

@@ -98,9 +98,9 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns three groups: evaluation rows of both releases, and those that only the new or only the old one has.
+    """Returns three groups of evaluation rows: those that both releases have, only the new one, and only the old one.
 
-    One release may have been trained on rows that only the other held out.
+    Groups of one release are marked `doubtful`: the other release may have been trained on some of these rows.
     """
     if before.info.feature_names != after.info.feature_names:
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"

@@ -151,10 +151,10 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
 
 
 def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
-    """Returns a CSV without the title above its header, and the number of lines of the title.
+    """Returns `block`, the beginning of a CSV, without the title above its header, and the number of lines removed.
 
-    A title is lines of one cell. If no line has the column `label`, the header is the first line of several cells;
-    none of these may be a number.
+    The lines of a title have one cell each. The header is the first line that has several cells, or the column `label`.
+    Returns (`block`, 0) if there is no title, or if a cell of the header is a number.
     """
     rest = block
     for above in range(_MAX_TITLE):

@@ -32,7 +32,8 @@ class Asked:
     origins: Origins  # row numbers and ids in the user's data
     numbers: tuple[int, ...]  # indices of the rows in `origins`
     measures: bool = True  # whether they measure the accuracy: no model was trained on them
-    doubtful: bool = False  # whether a model may have been trained on some of them; those equal a training row
+    #: whether a model may have been trained on some of the rows; rows equal to a training row then measure nothing.
+    doubtful: bool = False
 
     def __len__(self) -> int:
         return len(self.truth)
