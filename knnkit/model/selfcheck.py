@@ -68,10 +68,9 @@ def _written(model: BuiltModel) -> Iterator[str]:
 
 
 def _mend(info: model_info.KnnInfo, failures: Sequence[str]) -> str:
-    if all("but no " in failure for failure in failures):
-        return _NOT_MEASURED
+    mend = _NOT_MEASURED if all("but no " in failure for failure in failures) else _TOO_HIGH
     doubt = columns.doubt(info.classes, info.n_train) if info.targets is None else ""
-    return f"{doubt} (Otherwise: {_TOO_HIGH})" if doubt else _TOO_HIGH
+    return f"{doubt} (Otherwise: {mend})" if doubt else mend
 
 
 def _gate(failures: Sequence[str]) -> str:
