@@ -228,7 +228,8 @@ class InputConfig(Section):
         if self.window and (self.audio or self.image):
             raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
         if not (self.window or self.stages or self.image):
-            said = "give `window`, `image` or `stages`; docs/guide.md shows how to make a stage from Keras"
+            said = "give `window`, `image` or `stages`; docs/guide.md shows how to make a stage (A stage from Keras)"
+            said += ", and `knnkit demo --sound` a whole path" if self.audio else ""
             raise no_sense(said, "stages: [embedder.tflite]")
         if (
             self.image

@@ -194,7 +194,7 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
         yield f"; columns belong in {one!r}", f"{one}: [{', '.join(map(_typed, words))}]"
     if words and written and _is_plain(re.sub(", *", "", written)):
         yield "", f"{key}: [{written}]"
-    if written and not words:
+    if written and not words and (not isinstance(value, float) or abs(value) < float("inf")):
         yield f'; write it in quotes: "{written}"', line(f'"{written}"')
     if match := _NUMBER.fullmatch(written):  # `30%` may mean 30 or 0.3
         number = float(match[1].replace(",", "."))

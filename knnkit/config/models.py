@@ -160,7 +160,8 @@ class ModelConfig(Section):
             if isinstance(data, FileData) and data.labels is not None:
                 problem = "`labels` needs a `window` of `input`: it labels whole recordings"
                 file = data.labels if isinstance(data.labels, Path) else Path("labels.csv")
-                raise no_sense(problem, "leave `labels` out" if file.suffix else f"label: {file.name}", "data")
+                out = "leave `labels` out" + ": the folder is the label already" * (self.input is not None)
+                raise no_sense(problem, out if file.suffix else f"label: {file.name}", "data")
             return self
         if not isinstance(data, FileData):
             raise no_sense("`window` cuts recordings: `data` must name their files", _RECORDINGS, "data")

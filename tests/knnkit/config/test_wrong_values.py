@@ -377,6 +377,7 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("  data: {file: t.csv, categories: onehot}", "categories: one-hot"),
         ("  data: {file: t.csv, missing: weight}", "missing: {weight: median}"),
         ("  data: {file: t.csv, missing: [weight, height]}", "missing: {weight: median, height: median}"),
+        ("  data: {file: t.csv, missing: {weight: .inf}}", "missing: median"),
         ("  data: {files: *.csv}", "put a pattern in quotes: files: '*.csv'"),
         ("  data: {file: t.csv, drop: [*_id]}", "put a pattern in quotes: files: '*.csv'"),
         ('  data: {file: "C:\\data\\t.csv"}', "put a path in single quotes: file: 'C:\\data\\train.csv'"),

@@ -171,7 +171,7 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x, y], rows: 40000}}": "80,000 numbers; at most 65,536",
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "names recordings, so",
     "data: {file: a.npz}, input: {image: {size: [160, 160]}}": "76,800 numbers; without `stages`, at most 65,536",
-    "data: {file: a.npz}, input: {audio: {rate: 16000}}": "`stages`; docs/guide.md shows how to make a stage",
+    "data: {file: a.npz}, input: {audio: {rate: 16000}}": "how to make a stage .*, and `knnkit demo --sound`",
     "data: {file: a.npz}, input: {image: {size: [8, 8]}, pool: mean}": "`pool` needs `stages`",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
     "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not work",
@@ -185,6 +185,7 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4}, features: []}": "expected raw, or a list",
     "data: {file: a.csv}, input: {stages: [a.tflite], features: [mean]}": "`features` needs `window`",
     "data: {file: a.csv, labels: folder}": "`labels` needs a `window`",
+    "data: {files: 'p/*/*', labels: folder}, input: {image: {size: [8, 8]}}": "`labels` needs a `window`",
 }
 
 
@@ -193,6 +194,7 @@ def test_wrong_windows_in_deploy_yaml(keys: str) -> None:
     with pytest.raises(ConfigError, match=WRONG[keys]) as error:
         parse.parse(f"model: {{name: m, {keys}}}")
     assert error.value.hint
+    assert ("the folder is the label already" in error.value.hint) == ("labels: folder}, input" in keys)
 
 
 @pytest.mark.parametrize(
