@@ -27,7 +27,7 @@ def warnings_of_file(
     rows = files.load(file, label, names, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands))
     doubt = columns.doubt(list(dict.fromkeys(rows.labels.tolist())), len(rows.labels))
     odd = (f"{rows.source}: {doubt}",) if doubt else ()
-    return (*odd, *(columns.warnings(rows) if names is None else ()))
+    return (*odd, *(columns.warnings(rows, drop) if names is None else ()))
 
 
 def has_column(file: Path, name: str) -> bool:

@@ -148,7 +148,7 @@ class _Table:
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
         self._table, self._source, self._policy, self.met = table, source, policy, set[str]()
-        self._bad = BadCells(source, "row", targets=policy.targets)
+        self._bad = BadCells(source, "row", targets=policy.targets, given=vars(policy))
         self._bad.rows = table.num_rows
 
     def read(self, columns: Sequence[str]) -> _Read:

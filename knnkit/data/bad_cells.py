@@ -12,6 +12,8 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -60,6 +62,7 @@ class BadCells:
         unit: what the numbers in messages count: line, or row.
         hint: hint of the error; "": the hint names the keys to write into deploy.yaml.
         targets: columns that the model predicts, which can be neither dropped nor filled.
+        given: the keys of `data` in deploy.yaml and their values, which the hint repeats before it adds to them.
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
@@ -69,10 +72,17 @@ class BadCells:
         filter: command that copies the file without lines that have a wrong number of cells or no label.
     """
 
-    def __init__(self, source: str, unit: str = "line", hint: str = "", targets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        source: str,
+        unit: str = "line",
+        hint: str = "",
+        targets: Sequence[str] = (),
+        given: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
         self.features = 0
-        self._targets, self.not_between = targets, set[str]()
+        self._targets, self.not_between, self._given = targets, set[str](), given
         self._lines: dict[str, set[int]] = {}
         self._first: list[_Bad] = []
         self._counts: dict[str, Counter[str]] = {}
@@ -185,13 +195,16 @@ class BadCells:
         ]
         keys, flags = [], []
         if drop:
-            keys.append(f"drop: {as_yaml(drop)}")
-            flags.append(f"--drop {shlex.join(drop)}")
+            key, flag = self._to_drop(drop)
+            keys.append(key)
+            flags.append(flag)
         if categories:
-            keys.append(f"categories: {{{', '.join(f'{quoted(name)}: one-hot' for name in categories)}}}")
-            flags.append(f"--categories {shlex.join(categories)}")
-        if any(self._counts[name][EMPTY] for name in filled):
-            keys.append("missing: median")
+            encodings = {**self._map("categories"), **dict.fromkeys(categories, "one-hot")}
+            keys.append(f"categories: {as_map(encodings)}")
+            flags.append(f"--categories {shlex.join(encodings)}")
+        if empty := [name for name in filled if self._counts[name][EMPTY]]:
+            words = self._map("missing")
+            keys.append(f"missing: {as_map(words | dict.fromkeys(empty, 'median')) if words else 'median'}")
             flags.append("--missing median")
         said = in_data(self._source, ", ".join(keys), " ".join(flags)) if keys else ""
         if wrong:
@@ -199,9 +212,18 @@ class BadCells:
             if said:
                 return f"{said}; {found}"
             named = [name for name in wrong if name in filled and name]
-            also = in_data(self._source, f"drop: {as_yaml(named)}", f"--drop {shlex.join(named)}")
+            also = in_data(self._source, *self._to_drop(named))
             return f"{found}, or leave out the column: {also}" if named == wrong else found
         return said
+
+    def _to_drop(self, names: Sequence[str]) -> tuple[str, str]:
+        """Returns the whole `drop` of deploy.yaml with `names`, and the same as a flag of `knnkit init`."""
+        whole = [*self._given.get("drop", ()), *names]
+        return f"drop: {as_yaml(whole)}", f"--drop {shlex.join(whole)}"
+
+    def _map(self, key: str) -> dict[str, Any]:
+        """Returns the columns and values that `key` of deploy.yaml lists; {} if it is one word, or absent."""
+        return {} if isinstance(given := self._given.get(key, ""), str) else {**given}
 
     def _unit_of(self, name: str) -> str:
         """Returns the unit that all texts of a column have after a number, such as `km`; "" if they have none."""
@@ -301,3 +323,12 @@ def quoted(name: str) -> str:
 def as_yaml(names: Sequence[str]) -> str:
     """Returns column names as a YAML list."""
     return f"[{', '.join(map(quoted, names))}]"
+
+
+def as_map(words: Mapping[str, Any]) -> str:
+    """Returns column names and what is set for each (a word, a number, or a list of categories) as a YAML mapping."""
+    values = (
+        as_yaml(each) if isinstance(each, list | tuple) else quoted(each) if isinstance(each, str) else each
+        for each in words.values()
+    )
+    return f"{{{', '.join(f'{quoted(name)}: {value}' for name, value in zip(words, values))}}}"

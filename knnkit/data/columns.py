@@ -185,9 +185,12 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
     )
 
 
-def warnings(rows: Dataset) -> tuple[str, ...]:
-    """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out."""
-    return tuple(_warning(rows, name) for name in numbering(rows))
+def warnings(rows: Dataset, drop: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out.
+
+    `drop` is the list that deploy.yaml has there already.
+    """
+    return tuple(_warning(rows, name, drop) for name in numbering(rows))
 
 
 def doubt(classes: Sequence[Any], rows: int) -> str:
@@ -207,14 +210,14 @@ def numbers_as_classes(classes: Sequence[Any]) -> str:
     return f"All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
 
 
-def _warning(rows: Dataset, name: str) -> str:
+def _warning(rows: Dataset, name: str, drop: Sequence[str]) -> str:
     column = rows.rows[:, rows.feature_names.index(name)]
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
     said = f"the column {short(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "it is the only feature"
     if len(rows.feature_names) > 1:
-        mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"
+        mend = f"drop: {as_yaml([*drop, name])} beside `label` in deploy.yaml leaves it out"
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
 
 

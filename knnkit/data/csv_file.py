@@ -87,7 +87,7 @@ class _CsvFile:
     ) -> None:
         self._file, self._pool, self._wanted, self._dtype = file, pool, wanted, dtype
         self._policy = wanted.policy
-        self.bad = BadCells(str(file), targets=wanted.policy.targets)
+        self.bad = BadCells(str(file), targets=wanted.policy.targets, given=vars(wanted.policy))
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None

@@ -269,7 +269,7 @@ def _load_rows(build: Build) -> Material:
     found = load_rows(build)
     divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
-        warnings += columns.warnings(everything)
+        warnings += columns.warnings(everything, model.data.drop)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training

@@ -26,7 +26,7 @@ from device_agent.shared.queries import default_names
 from device_agent.shared.tabular.float_parser import TOO_LARGE
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
-from knnkit.data.bad_cells import as_yaml, in_data, quoted
+from knnkit.data.bad_cells import as_map, as_yaml, in_data, quoted
 from knnkit.data.columns import Wanted, require_features
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy
@@ -240,8 +240,7 @@ def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
 
     Raises DataError if no row is left.
     """
-    columns = [at for at, name in enumerate(rows.feature_names) if policy.missing_of(name) == "drop"]
-    kept = ~np.isnan(rows.rows[:, columns]).any(axis=1)
+    kept = ~np.isnan(rows.rows[:, [policy.missing_of(name) == "drop" for name in rows.feature_names]]).any(axis=1)
     if kept.all():
         return rows, ""
     if not kept.any():
@@ -256,7 +255,7 @@ def _fit(policy: Policy, training: Dataset, place: int) -> Column:
     kind = policy.categories_of(name)
     word = way if isinstance(way, str) and way in ("refuse", "drop", "median", "constant") else "constant"
     if kind is None:
-        return Column(name, word, _number_to_fill(way, there, name, training.source))
+        return Column(name, word, _number_to_fill(policy, there, name, training.source))
     encoding: Literal["one-hot", "ordinal"] = "ordinal" if kind != "one-hot" else "one-hot"
     levels = (training.levels or {})[place]
     categories = list(levels)
@@ -264,28 +263,30 @@ def _fit(policy: Policy, training: Dataset, place: int) -> Column:
     if fill is not None and fill not in categories:
         categories.append(fill)
     if not categories:
-        raise _no_value(name, training.source)
+        raise _no_value(policy, name, training.source)
     return Column(name, word, None if fill is None else float(categories.index(fill)), encoding, tuple(categories))
 
 
-def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> float | None:
+def _number_to_fill(policy: Policy, values: NDArray[Any], name: str, source: str) -> float | None:
+    way = policy.missing_of(name)
     if way in ("refuse", "drop"):
         return None
     if way == "median":
         if not len(values):
-            raise _no_value(name, source)
+            raise _no_value(policy, name, source)
         return float(np.median(values))
     if way == "constant":
         return 0.0
     if isinstance(way, str | bool) or not abs(way) < TOO_LARGE:
-        hint = in_data(source, f"missing: {{{quoted(name)}: 0.0}}")
+        hint = in_data(source, f"missing: {as_map({**policy.missing, name: 0.0})}")  # type: ignore[dict-item]
         said = f"{source}: missing cells of {name!r} cannot become {way!r}"
         raise DataError(said, hint=hint, key=f"data/missing/{name}")
     return float(way)
 
 
-def _no_value(name: str, source: str) -> DataError:
-    return DataError(f"{source}: the column {name!r} has no value", hint=in_data(source, f"drop: {as_yaml([name])}"))
+def _no_value(policy: Policy, name: str, source: str) -> DataError:
+    hint = in_data(source, f"drop: {as_yaml([*policy.drop, name])}")
+    return DataError(f"{source}: the column {name!r} has no value", hint=hint)
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:

@@ -225,3 +225,17 @@ def test_many_rows_without_a_label_may_have_another_one(tmp_path: Path) -> None:
             load(tmp_path / "rows.csv", "girth", None)
         assert caught.value.hint.startswith("is it the right label column? ") is asked
         assert ("such as kind" in caught.value.hint) is asked
+
+
+def test_the_hint_keeps_what_deploy_yaml_lists_already(tmp_path: Path) -> None:
+    names, path = ["day", "kind", "sort", "when", "size", "width", "label"], tmp_path / "rows.csv"
+    sorts = [["a", "b"][n % 2] for n in range(24)]
+    write_csv(path, names, [[f"{n}", s, s, f"1-1T{n:06d}", "2" * (n != 3), "", s] for n, s in enumerate(sorts)])
+    given = "drop: [day], categories: {kind: [a, b]}, missing: {width: 0.0}"
+    with pytest.raises(DataError) as caught:
+        load(path, "label", None, policy_of(typed(given, path)))
+    data = typed(caught.value.hint, path)
+    assert data.drop == ("day", "when")
+    assert data.categories == {"kind": ("a", "b"), "sort": "one-hot"}
+    assert data.missing == {"width": 0.0, "size": "median"}
+    load(path, "label", None, policy_of(data))

@@ -91,6 +91,8 @@ def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     assert "drop: [id] beside" in said
     (quoted,) = warnings(dataset(rows[:, :3], ["a"] * N, ["row, no", "air, %", "on"], "rows"))
     assert "drop: ['row, no'] beside" in quoted, "else YAML takes the comma for the end"
+    (whole,) = warnings(dataset(rows[:, :2], ["a"] * N, ["id", "f"], "rows"), ["day"])
+    assert "drop: [day, id] beside" in whole, "else the list would lose an entry"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
     assert alone.endswith("it is the only feature")
 
