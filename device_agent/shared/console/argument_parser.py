@@ -121,7 +121,10 @@ class Parser(argparse.ArgumentParser):
         if word.startswith("-"):
             typed, _, value = word.partition("=")
             names = {option.lstrip("-"): option for option in options}  # dashes make any two options alike
-            near = names.get(next(iter(difflib.get_close_matches(typed.lstrip("-"), names, n=1)), ""), "")
+            close, parts = difflib.get_close_matches(typed.lstrip("-"), names, n=1), typed.lstrip("-").split("-")
+            if all(part in names for part in parts):  # --input-format means --format, not --output-format
+                close = parts[-1:]
+            near = names.get(next(iter(close), ""), "")
             value = value or next((each for each in extra[1:2] if not each.startswith("-")), "")
             takes = command and near and value and self._commands()[command]._option_string_actions[near].nargs != 0
             return f"{near} {shlex.quote(value[:200])}" if takes else near
