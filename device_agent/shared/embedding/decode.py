@@ -11,6 +11,7 @@ import binascii
 import io
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = MAX_BYTES * 4 // 3 + 4096
 #: Every exception of NumPy for a broken file.
 _BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
+#: First bytes of sounds (MP3, OGG, FLAC) and pictures (GIF, BMP, TIFF) that are not read, and a beginning of text.
+_SOUNDS, _PICTURES = (b"ID3", b"\xff\xfb", b"OggS", b"fLaC"), (b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_TEXT = re.compile(rb"[\t\r\n -~]{16}")
 #: Key of an object in JSON lines that holds the input.
 KEY = "input"
 #: Key of the file's name.
@@ -56,10 +60,25 @@ def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
-    hint = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds" if input.audio is not None else ""
-    if input.image is not None:
-        hint = "`magick FILE FILE.png`, or another program that saves PNG"
-    raise BadInput(f"the model takes {takes(input)}; this input is none of these", hint=hint)
+    kind, wanted, suffix, hint = _kind(data), "an array", "npy", ""
+    if input.audio is not None:
+        wanted, suffix, hint = "a sound", "wav", "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds"
+    elif input.image is not None:
+        wanted, suffix, hint = "a picture", "png", "`magick FILE FILE.png`, or another program that saves PNG"
+    if kind in ("", wanted):
+        kind = "none of these"
+    else:  # no program makes one of the other
+        hint = f"give {wanted}, such as a.{suffix}"
+    raise BadInput(f"the model takes {takes(input)}; this input is {kind}", hint=hint)
+
+
+def _kind(data: bytes) -> str:
+    """Returns what a file that the model cannot read is, by its first bytes; "" if that is unknown."""
+    if audio.is_wav(data) or data.startswith(_SOUNDS):
+        return "a sound"
+    if data.startswith((*picture.MAGIC, *_PICTURES)) or data[8:12] == b"WEBP":
+        return "a picture"
+    return "text, such as a table" if _TEXT.match(data) else ""
 
 
 def takes(input: Input) -> str:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,14 +201,42 @@ def test_an_array_is_one_input_or_several(takes: str, shape: tuple[int, ...], an
     assert sum(len(names) for _, names in embedded(source, chain, np.float32)) == answers
 
 
-@pytest.mark.parametrize(("name", "hint"), [("a.GIF", "magick"), ("a.webp", "magick"), ("a.mp3", "ffmpeg")])
-def test_a_file_of_another_kind_leads_to_its_conversion(name: str, hint: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "data", "hint"),
+    [("a.GIF", b"GIF89a...", "magick"), ("a.webp", b"RIFF....WEBP", "magick"), ("a.mp3", b"ID3...", "ffmpeg")],
+)
+def test_a_file_of_another_kind_leads_to_its_conversion(name: str, data: bytes, hint: str) -> None:
     """Such a file is not text, so that an error about lines of rows would be of no use."""
     assert is_raw(name)
     takes = Input(audio=Audio(16_000)) if hint == "ffmpeg" else Input(image=Image((8, 8)))
     with pytest.raises(BadInput, match="this input is none of these") as caught:
-        decode(b"GIF89a of another kind", takes)
+        decode(data, takes)
     assert caught.value.hint.lstrip("`").startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("takes", "data", "said", "hint"),
+    [
+        (Input(audio=Audio(16_000)), b"\x89PNG\r\n\x1a\n", "a picture", "give a sound, such as a.wav"),
+        (Input(image=Image((8, 8))), b"RIFF....WAVE", "a sound", "give a picture, such as a.png"),
+        (Input(image=Image((8, 8))), b"width,height,kind\n1,2,a\n", "text, such as", "give a picture, such as a.png"),
+        (Input(), b"\xff\xd8\xff", "a picture", "give an array, such as a.npy"),
+    ],
+)
+def test_what_no_program_converts_is_named(takes: Input, data: bytes, said: str, hint: str) -> None:
+    with pytest.raises(BadInput, match=f"this input is {said}") as caught:
+        decode(data, takes)
+    assert caught.value.hint == hint
+
+
+def test_a_folder_that_is_removed_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.npy").write_bytes(_npy(np.ones(3)))
+    found = files_of(tmp_path)
+    assert next(found) == tmp_path / "a" / "1.npy"
+    shutil.rmtree(tmp_path / "b")
+    assert [*found] == []
 
 
 def test_links_to_files_are_read_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
