@@ -96,9 +96,9 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     """Whether `rows` hold features, not raw cells.
 
-    A frame holds features if it has a column for each feature, but not for each raw column. An array with another
-    number of columns than the table holds features; with the same number, only if each raw column is a feature and each
-    cell is a number other than NaN.
+    A frame holds features if it has a column for each feature, but not for each raw column. An array with as many
+    columns as there are features holds features; if the table has as many, only if each raw column is a feature and
+    each cell is a number other than NaN.
     """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)
@@ -109,7 +109,7 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     except TypeError:
         return False
     if array.shape[-1:] != (len(names),):
-        return True
+        return array.shape[-1:] == (len(info.feature_names),)
     same = not table.transforms and all(column.encoding == "number" for column in table.columns)
     return same and array.dtype.kind in "fiub" and not np.isnan(array).any()
 

@@ -111,6 +111,9 @@ def test_features_encoded_before_stay_features(tmp_path: Path) -> None:
     for given in (numbers, numbers.tolist(), numbers.astype(float), pd.DataFrame(numbers, columns=list(names))):
         assert device.predict(given).tolist() == expected
     assert device.predict(numbers[:1]).tolist() == expected[:1]
+    with pytest.raises(BadInput, match=f"rows of {len(FRAME.columns)} cells") as caught:
+        device.predict([[1.0, 2.0]])
+    assert f"a frame with these columns: {FRAME.columns[0]}, " in caught.value.hint
     numbers[2, 1] = np.nan
     with pytest.raises(BadInput, match="row 2, column 1: nan"):
         device.predict(numbers)
