@@ -247,7 +247,8 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         theirs = other_project(target, status, (ref.name,))
         hint = (
-            f"another project's device? {theirs}. Or a new key of yours? "
+            f"is `signing: {{key: ...}}` in deploy.yaml the wrong file? Or is it another project's device? {theirs}. "
+            f"Or a new key of yours? "
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)

@@ -110,6 +110,7 @@ class _Rollout:
             self.done[report.name] = report
             self.watch.finish(report)
             self._stop_for(waves.overspent(tuple(self.done.values()), self.budget, proving=proving))
+        self.stopped = waves.overspent(tuple(self.done.values()), self.budget, proving=proving)  # counts all failures
         if proving and not self.stopped and not self.fan.stop.is_set():
             self._stop_for(waves.unproven([self.done[name] for name in wave.devices]))
 

@@ -65,7 +65,8 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
-        return f"{failed[0].name} failed in the first wave"
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return f"{failed[0].name}{more} failed in the first wave"
     if len(failed) > budget:
         return f"{len(failed)} device{'s' if len(failed) > 1 else ''} failed; {budget or 'none'} may fail"
     return ""

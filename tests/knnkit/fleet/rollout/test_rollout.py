@@ -162,6 +162,16 @@ def test_the_budget_counts_across_waves_and_stops_within_one(package: Package) -
     assert report.stopped == "5 devices failed; 4 may fail"
 
 
+def test_devices_that_fail_after_the_stop_are_counted(package: Package) -> None:
+    fleet, both = Fleet(names(2), package, running=OLD), threading.Barrier(2)
+
+    def work(job: DeviceJob, *rest: object) -> DeviceReport:
+        both.wait(30.0)
+        raise RuntimeError("out of luck")
+
+    assert deploy(fleet, concurrency=2, work=work).stopped == "2 devices failed; none may fail"
+
+
 def test_unreachable_devices_spend_nothing(package: Package) -> None:
     fleet = Fleet(names(10), package, running=OLD)
     for name in names(10)[5:]:

@@ -85,6 +85,7 @@ def test_failed_and_rolled_back_spend_the_budget_and_nothing_else_does() -> None
 
 def test_the_first_of_several_waves_must_be_flawless_whatever_the_budget() -> None:
     assert "d0 failed in the first wave" in waves.overspent(done(Outcome.FAILED), 10, proving=True)
+    assert waves.overspent(done(*[Outcome.FAILED] * 3), 9, proving=True) == "d0 and 2 more failed in the first wave"
 
 
 def test_a_first_wave_that_nobody_could_take_proves_nothing() -> None:
