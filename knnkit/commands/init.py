@@ -48,9 +48,9 @@ fleet:
 rollout: {{max_failures: 0, confirm_within: 60s}}
 # rollout: {{waves: [canary, 25%, 100%], max_failures: 1, confirm_within: 60s, concurrency: 16}}
 """
-#: Options that need --data.
 #: Suffixes of sounds and pictures.
 _OTHERS = (".wav", ".png", ".jpg", ".jpeg")
+#: Options that need --data.
 _OF_ROWS = ("label", "features", "drop", "missing", "categories", "thousands")
 
 

@@ -165,6 +165,8 @@ def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
         if several or separator_of_header(text, [label]):
             header = above and not any(is_number(cell, ";") for cell in cells)
             return (rest, above) if header else (block, 0)
+        if text.count('"') % 2:  # a name goes on in the next line
+            break
         rest = after
     return block, 0
 

@@ -189,7 +189,8 @@ def _spellings(training: Dataset) -> list[str]:
             if isinstance(label, str) and text.lower() not in csv_dialect.TRUTH:
                 values[csv_dialect.number(text)].append(label)
     pairs = [(f"differ only {enrolled.difference(*found[:2])}", found) for found in spelt.values() if len(found) > 1]
-    pairs += [("are equal as numbers", found) for found in values.values() if len(found) > 1]
+    same = [found for found in values.values() if len({enrolled.spelling(label, by_look=True) for label in found}) > 1]
+    pairs += [("are equal as numbers", found) for found in same]
     return [
         f"labels {said}: "
         + ", ".join(f"{label!r} ({counted(counts[label], 'row')})" for label in labels)

@@ -167,7 +167,8 @@ def require_distinct(targets: Iterable[Target]) -> None:
     seen: dict[tuple[Any, ...], Target] = {}
     for one in targets:
         root = posixpath.normpath(one.root)
-        root = root.removeprefix("~/") if one.address else str(Path(root).expanduser().resolve())
+        root = "." if root == "~" else root.removeprefix("~/")  # of the home folder
+        root = root if one.address else str((Path.home() / root).resolve())
         to = one.address
         device = (root, to and (to.host.lower(), to.user, to.port, to.jump))
         if device in seen:

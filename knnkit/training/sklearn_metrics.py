@@ -58,7 +58,7 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
     name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
     params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
     power = float(params.pop("p", 2.0))
-    weights = params.pop("w", None) if name == "minkowski" else None  # others ignore them, or fail
+    weights = params.pop("w", None) if name == "minkowski" and power < np.inf else None  # others ignore them, or fail
     if name == "minkowski":
         name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
     maps = _maps(name, params, width)

@@ -19,6 +19,10 @@ fleet:
     - {host: Board, name: c}
     - {host: board, name: d, root: .knnkit}
     - {host: board, name: e, root: .knnkit, jump: gate}
+    - {host: local, name: f, root: a}
+    - {host: board, name: g, root: "~"}
+    - {host: board, name: h, root: .}
+    - {host: local, name: i, root: "~nobody-of-this-name/a"}
 """
 
 IGNORED = (
@@ -87,7 +91,14 @@ def test_no_folder_is_called_by_the_sign_of_standard_output(
 
 
 @pytest.mark.parametrize(
-    "selected", ["--target a --target b", "--target c --target d", "--target a --target local --root a"]
+    "selected",
+    [
+        "--target a --target b",
+        "--target c --target d",
+        "--target a --target local --root a",
+        "--target i --target a --target f",
+        "--target g --target h",
+    ],
 )
 def test_two_targets_that_are_one_device_are_refused(
     selected: str, here: Path, capsys: pytest.CaptureFixture[str]

@@ -62,3 +62,10 @@ def test_an_element_of_a_list_may_be_named(tmp_path: Path) -> None:
     table = pyarrow.table({"vector": [[1.0, None], [2.0, 3.0]], "kind": ["a", "b"]})
     pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
     assert load(tmp_path / "a.parquet", "kind", None, Policy(missing={"vector_1": "median"})).rows.shape == (2, 2)
+
+
+def test_a_name_on_two_lines_is_not_taken_for_a_title(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"height\n(cm)",width,kind\n1,2,oak\n3,4,elm\n')
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", "kind")
+    assert "'height\\n(cm)'" in str(caught.value)

@@ -105,6 +105,11 @@ def test_labels_that_are_equal_as_numbers_are_named(labels: tuple[str, str]) -> 
     assert all(f"{label!r} (10 rows)" in said for label in labels)
 
 
+def test_two_spellings_of_a_number_are_named_once() -> None:
+    (said,) = find(rows_of(RANDOM.normal(size=(30, 2)), np.array(["1e5", "1E5", "2.5"] * 10)), None)
+    assert "labels differ only in blanks or case: " in said
+
+
 def test_each_of_several_label_columns_is_looked_at() -> None:
     columns = [np.array(texts * 10) for texts in (["oak", "Oak", "elm"], ["a", "b", "NA"], ["2.5", "2.50", "3"])]
     rows = with_labels(rows_of(RANDOM.normal(size=(30, 2)), None), columns, ("kind", "health", "age"))

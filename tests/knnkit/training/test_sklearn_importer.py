@@ -258,6 +258,11 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
             "the metric euclidean with w is not supported: scikit-learn uses w with minkowski alone",
             "metric='minkowski'",
         ),
+        (
+            KNeighborsClassifier(3, p=np.inf, algorithm="brute", metric_params={"w": np.arange(13.0)}),
+            "the metric chebyshev with w is not supported",
+            "metric='minkowski'",
+        ),
         (KNeighborsClassifier(3, metric="seuclidean", algorithm="brute"), "has no V", "metric_params={'V': ...}"),
         (
             KNeighborsClassifier(
