@@ -307,9 +307,10 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     how: dict[str, Any] = {"name": model.name, "reject": model.reject, "source": str(data.skops)}
     found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
-        held_out = read_held_out(
-            test, answers_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
-        )
+        named = sklearn_importer.fitted_names(estimator) is not None
+        if not named and found.table is not None and not found.table.transforms:
+            found = replace(found, table=None)  # the file names all columns, also those that the pipeline drops
+        held_out = read_held_out(test, answers_of(build), found, named=named)
         names, width = held_out.feature_names, len(found.enrolment.feature_names)
         if len(names) != width:
             beside = f"beside {', '.join(map(repr, answers_of(build)))}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
@@ -23,11 +24,12 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.release.model_file import read_info
 from knnkit import cli
-from knnkit.config import parse
+from knnkit.config import load, parse
 from knnkit.errors import BuildError, ConfigError, DataError
 from knnkit.release import golden as golden_sets
 from knnkit.release import keys
 from knnkit.release.golden import golden_for
+from knnkit.training import source
 from knnkit.training.sklearn_importer import load_skops
 
 IRIS = load_iris()
@@ -260,6 +262,15 @@ def test_the_names_that_it_was_fitted_with_choose_the_columns_of_the_test_file(
     (folder / "test.csv").write_text(table(HELD_OUT, TRUTH, "a,b,c,d"))
     assert cli.main(["build"]) == constants.EXIT_USAGE
     assert "no column 'sepal_length'" in capsys.readouterr().err
+
+
+def test_columns_that_are_dropped_by_number_stand_in_the_test_file(folder: Path) -> None:
+    chosen = ColumnTransformer([("size", StandardScaler(), [0, 2, 3])])
+    estimator = make_pipeline(chosen, KNeighborsClassifier(5)).fit(KEPT, LABELS)
+    skops.io.dump(estimator, folder / "pipeline.skops")
+    material = source.load(load.load(folder / "deploy.yaml").builds()[0])
+    assert material.held_out is not None
+    assert material.training.feature_names == material.held_out.feature_names == tuple(HEADER.split(","))
 
 
 def test_own_rows_are_judged_against_the_imported_classifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
