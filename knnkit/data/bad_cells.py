@@ -217,12 +217,12 @@ class BadCells:
         return said
 
     def _to_drop(self, names: Sequence[str]) -> tuple[str, str]:
-        """Returns the whole `drop` of deploy.yaml with `names`, and the same as a flag of `knnkit init`."""
+        """Returns the line `drop:` for deploy.yaml, its present columns and `names`, and the same for `knnkit init`."""
         whole = [*self._given.get("drop", ()), *names]
         return f"drop: {as_yaml(whole)}", f"--drop {shlex.join(whole)}"
 
     def _map(self, key: str) -> dict[str, Any]:
-        """Returns the columns and values that `key` of deploy.yaml lists; {} if it is one word, or absent."""
+        """Returns column -> value of `missing` or `categories` (`key`) in deploy.yaml; {} for one word, or none."""
         return {} if isinstance(given := self._given.get(key, ""), str) else {**given}
 
     def _unit_of(self, name: str) -> str:

@@ -190,7 +190,7 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
 def warnings(rows: Dataset, drop: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out.
 
-    `drop` is the list that deploy.yaml has there already.
+    The key is `drop` with all its columns; the argument `drop` has those that deploy.yaml lists already.
     """
     return tuple(_warning(rows, name, drop) for name in numbering(rows))
 
