@@ -20,7 +20,7 @@ import yaml
 from device_agent.shared.file_hints import cleaned, with_file
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA
-from device_agent.shared.tabular.units import unit_of, without_units
+from device_agent.shared.tabular.units import WITHOUT_FORMULAS, is_formula, unit_of, without_units
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -178,6 +178,9 @@ class BadCells:
         units = {name: unit for name in self._texts if (unit := self._unit_of(name))}
         if units:
             return self._without_units(units)
+        if formulas := [name for name, texts in self._texts.items() if all(map(is_formula, texts))]:
+            said = f"{', '.join(map(short, formulas[:_SHOWN]))}: leave the number of each formula"
+            return said + self._by(WITHOUT_FORMULAS)
         if self._source in IN_MEMORY and (named := [name for name in self._texts if self._has_commas(name)]):
             how = "pandas.read_csv(FILE, decimal=',', na_values=['-']) reads them" if self._source == FRAME else ""
             return f"write decimal points in {', '.join(map(short, named))}" + f"; {how}" * bool(how)
@@ -232,10 +235,12 @@ class BadCells:
 
     def _without_units(self, units: Mapping[str, str]) -> str:
         listed = ", ".join(f"{unit!r} in column {short(name)}" for name, unit in list(units.items())[:_SHOWN])
-        said = f"the numbers have a unit: {listed}; remove it"
-        if Path(self._source).suffix.lower() not in (".csv", ".tsv", ".txt"):
-            return said
-        return f"{said}: {without_units(units.values())} {shlex.quote(self._source)} > {cleaned(self._source)}"
+        return f"the numbers have a unit: {listed}; remove it{self._by(without_units(units.values()))}"
+
+    def _by(self, command: str) -> str:
+        """Returns `: command FILE > COPY` for a text file, the end of a hint; else ""."""
+        is_text = Path(self._source).suffix.lower() in (".csv", ".tsv", ".txt")
+        return f": {command} {shlex.quote(self._source)} > {cleaned(self._source)}" if is_text else ""
 
     def _correct(self, names: Sequence[str]) -> str:
         """Returns a hint to correct cells of the columns `names` ("": whole lines), or to remove their lines."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,17 @@ def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
             break
         rest = after
     return block, 0
+
+
+def header_in_comment(block: bytes, header: list[str], separator: str) -> list[str]:
+    """Returns the names in the last of the comments that begin `block`, if `header`, below it, is a row; else `header`.
+
+    A misspelt label then leads to these names, not to the cells of the row.
+    """
+    lines = list(itertools.takewhile(lambda line: line.startswith(b"#"), block.split(b"\n")))
+    names = lines[-1].decode("utf-8", "replace").lstrip("# ").strip().split(separator) if lines else []
+    is_row = any(is_number(cell, separator) for cell in header)
+    return [*map(str.strip, names)] if is_row and len(names) == len(header) > 1 else header
 
 
 def _plain(name: str) -> str:

@@ -31,7 +31,7 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
 from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, between_thousands
-from knnkit.data.columns import Wanted, choose, find, skip_title
+from knnkit.data.columns import Wanted, choose, find, header_in_comment, skip_title
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import Learner, sorted_levels
 from knnkit.errors import DataError
@@ -141,7 +141,7 @@ class _CsvFile:
         """Parses the header line, which has the column `label`; returns the names of the columns and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
-            self._block, above = csv_dialect.skip_above_header(self._block, [label])
+            block, (self._block, above) = self._block, csv_dialect.skip_above_header(self._block, [label])
             self._block, titles = skip_title(self._block, label)
             self._line += above + titles
             if self._block:
@@ -154,6 +154,7 @@ class _CsvFile:
         header = csv_dialect.header_names(self._take_record())
         if not header:
             raise DataError(f"{self._file}: the file is empty", hint="line 1 names the columns, the others are rows")
+        header = header if label in header else header_in_comment(block, header, separator)
         self._start = self._line, start, separator
         try:
             require_distinct(header, where)

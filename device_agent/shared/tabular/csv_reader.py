@@ -22,7 +22,7 @@ from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed,
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, more, plain_numbers, unlike_finite
-from device_agent.shared.tabular.units import unit_of, without_units
+from device_agent.shared.tabular.units import WITHOUT_FORMULAS, is_formula, unit_of, without_units
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: Hint for a header with more columns than the model has.
@@ -271,6 +271,8 @@ class CsvParser(Parser):
             return f"{units}; else: {hint}" if hint else units
         if fields[place].strip() == self._names[self._columns.numbers.index(place)]:
             return f"a header is read only above all rows; leave it out: sed {self.line}d FILE > rows.csv"
+        if is_formula(fields[place]):
+            return f"leave the number of each formula: {WITHOUT_FORMULAS} FILE > rows.csv"
         unit = unit_of(fields[place])
         return hint or (f"remove the unit {unit!r}: {without_units([unit])} FILE > rows.csv" if unit else "")
 

@@ -1,4 +1,4 @@
-"""Numbers written with a unit, such as `7.4 km`.
+"""Numbers written with a unit, such as `7.4 km`, or as a formula, `="7.4"`.
 
 Finds the unit, and writes the command that removes it from a file. No I/O.
 """
@@ -15,6 +15,9 @@ _POWER = r"\^-?[0-9]|(?<=[^\W\d_xXeEdDbBoO])[1-4](?!\w)"  # as in m/s^2, m/s2, k
 _WITH_UNIT = re.compile(rf"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'](?:[^\s0-9,;\"']|{_POWER}){{0,11}})")
 _AMOUNT = re.compile(r" ?[-+]?[0-9][0-9.,' ]*")  # after the sign of a currency
 _SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
+_FORMULA = re.compile(r'="[-+0-9.,eE ]+"')
+#: Command that leaves the numbers of formulas, also in quotes (`"=""7.4"""`); the caller appends the name of the file.
+WITHOUT_FORMULAS = """sed -E 's/"?="+([^"]*)"+/\\1/g'"""
 
 
 def unit_of(text: str) -> str:
@@ -24,6 +27,11 @@ def unit_of(text: str) -> str:
         return text[0]
     found = _WITH_UNIT.fullmatch(text)
     return found[1] if found and found[1].isprintable() and found[1] not in "+-" else ""
+
+
+def is_formula(text: str) -> bool:
+    """Whether a cell holds a number as the formula of a spreadsheet, such as `="7.4"`."""
+    return _FORMULA.fullmatch(text.strip()) is not None
 
 
 def without_units(units: Collection[str]) -> str:

@@ -203,6 +203,20 @@ def test_the_hint_for_numbers_with_a_unit_removes_it(
     assert np.allclose(found, [[-float(f"{row}.85"), row, row] for row in range(30)])
 
 
+@pytest.mark.parametrize("formula", ['="{}"', '"=""{}"""'])
+def test_the_hint_for_numbers_in_formulas_leaves_the_numbers(
+    formula: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{formula.format(f'-{row}.85')},{row},{formula.format(row)},{'ab'[row % 2]}" for row in range(30)]
+    Path("rows.csv").write_text("\n".join(["far,plain,near,kind", *rows, ""]))
+    with pytest.raises(DataError) as caught:
+        load(Path("rows.csv"), "kind", None)
+    subprocess.run(["sh", "-c", caught.value.hint.partition("formula: ")[2]], check=True)
+    found = load(Path("rows-clean.csv"), "kind", None).rows
+    assert np.allclose(found, [[-float(f"{row}.85"), row, row] for row in range(30)])
+
+
 @pytest.mark.parametrize("cell", ["1e400x", "1d3", "0b2", "0x10", "12-05-2026", "10:30", "3.1.4", "1_000", "5/6"])
 def test_digits_after_a_number_are_no_unit(cell: str) -> None:
     assert not re.search("[0-9]", unit_of(cell))

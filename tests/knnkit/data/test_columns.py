@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from knnkit.config import load
 from knnkit.data.columns import doubt, numbering, warnings
 from knnkit.data.dataset import SKLEARN_SETS, dataset, load_sklearn
+from knnkit.data.files import load as load_file
+from knnkit.errors import DataError
 from knnkit.training import source
 
 N = 60
@@ -95,6 +97,13 @@ def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     assert "drop: [day, id] beside" in whole, "else the list would lose an entry"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
     assert alone.endswith("it is the only feature")
+
+
+def test_a_misspelt_label_leads_to_the_names_in_a_comment(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("# made in May\n#a, b,kind\n1,2,x\n3,4,y\n")
+    with pytest.raises(DataError, match="no column 'kint'; there are a, b, kind") as caught:
+        load_file(tmp_path / "t.csv", "kint", None)
+    assert caught.value.hint == "did you mean 'kind' (label: in deploy.yaml)?"
 
 
 @pytest.mark.parametrize(
