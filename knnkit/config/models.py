@@ -321,7 +321,8 @@ class Config(Section):
             if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
                 close = difflib.get_close_matches(wave, tags, n=1)
                 problem = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-                hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
+                whole = map(str, (*self.rollout.waves[:index], *close, *self.rollout.waves[index + 1 :]))
+                hint = f"waves: [{', '.join(whole)}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
                 raise no_sense(problem, hint, f"rollout/waves/{index}")
 
     @property

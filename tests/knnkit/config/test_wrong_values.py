@@ -393,6 +393,10 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("gates: {recall: '\U0001f9cd é'}", 'recall: {"\U0001f9cd é": 0.9}'),
         ("fleet: {targets: [pi@board-1, 'pi@']}", "targets: [pi@board-1, pi@board-2]"),
         ("rollout: {waves: [10%, canary!, 100%]}", "waves: [10%, 25%, 100%]"),
+        (
+            "fleet: {targets: [{host: a, tags: [canary]}]}\nrollout: {waves: [1, canry, 100%]}",
+            "waves: [1, canary, 100%]",
+        ),
         ("  data: {files: [a.csv, 3], label: x}", 'files: [a.csv, "3"]'),
         ("fleet: {targets: [{host: a}, 'pi@']}", "- pi@board-1"),
         (
