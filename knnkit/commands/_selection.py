@@ -57,8 +57,10 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         raise UsageError(said, hint="name a file that `knnkit deploy --report FILE.json` wrote")
     names = report.unfinished()
     if not names:
-        said = f"{arguments.retry_from}: every device succeeded; there is nothing to try again"
-        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from to select all devices")
+        of = f" with {', '.join(f'{one.name} {one.version}' for one in report.releases)}" if report.releases else ""
+        said = f"{arguments.retry_from}: every device succeeded{of}; there is nothing to try again"
+        hint = "leave out --retry-from to select all devices, for another release, too"
+        raise NothingToDo(said, reason="nothing-to-do", hint=hint)
     return agreed(target.only(targets, names, str(arguments.retry_from)))
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.documents import ReleaseRef
 from knnkit.commands import _config, _decision_regions, _options, _output, _query, _selection
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._query import Console
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     _selection.pace_of(arguments, config), _selection.concurrency_of(arguments, config)  # before a build takes minutes
     packages = _packages(arguments, config, targets, keys)
     _require_signed_by(arguments.key, keys, packages)
+    if arguments.retry_from:
+        _warn_of_other_release(arguments.retry_from, packages)
     template = _template(arguments, config, packages[0], keys)
     chosen = _choose(targets, packages)
 
@@ -97,6 +100,18 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
             )
 
 
+def _warn_of_other_release(path: Path, packages: Iterable[Package]) -> None:
+    """Prints a warning for each of `packages` that the run of the report `path` did not deploy."""
+    known = _output.read_report(path).releases
+    for ref in [package.ref for package in packages if known and package.digest not in {one.digest for one in known}]:
+        said = f"{path} is a report of {', '.join(map(_named, known))}, which its other devices keep"
+        print(f"knnkit: warning: {said}; this deploys {_named(ref)}", file=sys.stderr)
+
+
+def _named(ref: ReleaseRef) -> str:
+    return f"{ref.name} {ref.version} ({ref.digest[:12]})"
+
+
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
     """Raises UsageError if the waves name a tag that no device has, or if no selected device is in a wave."""
     tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
@@ -104,7 +119,8 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
         if wave not in tags:
             close = difflib.get_close_matches(str(wave), tags, n=1)
             said = f"--waves: no device has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-            raise UsageError(said, hint=f"--waves {close[0] if close else '25%'},100%")
+            whole = [close[0] if each == wave else str(each) for each in rules.waves] if close else ["25%", "100%"]
+            raise UsageError(said, hint=f"--waves {','.join(whole)}")
     if not waves.divide(targets, rules.waves)[0]:
         said = ", ".join(map(str, rules.waves))
         raise UsageError(f"the waves {said} contain none of the devices", hint="--waves 100%, or correct the tag")

@@ -160,13 +160,15 @@ def test_what_the_command_line_cannot_mean_is_exit_2_and_touches_nothing(
 
 def test_nothing_is_left_to_try_again(run: Run, tmp_path: Path) -> None:
     from device_agent.shared.protocol import json_codec
+    from device_agent.shared.protocol.documents import ReleaseRef
     from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 
-    report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("a", "a", Outcome.COMMITTED),))
+    devices = (DeviceReport("a", "a", Outcome.COMMITTED),)
+    report = FleetReport("deploy", 0.0, 1.0, devices, releases=(ReleaseRef("0" * 64, "iris", "1.0.0", 7),))
     (tmp_path / "r.json").write_bytes(json_codec.dump_file(report))
     code, out, err = run("deploy", "--target", "a", "--retry-from", "r.json", "--json")
     assert code == 0, "`until` ends there"
-    assert "nothing to try again" in err
+    assert "every device succeeded with iris 1.0.0; there is nothing to try again" in err
     assert json.loads(out)["reason"] == "nothing-to-do"
     report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("b", "b", Outcome.FAILED),))
     (tmp_path / "r.json").write_bytes(json_codec.dump_file(report))

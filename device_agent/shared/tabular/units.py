@@ -1,6 +1,6 @@
-"""Numbers written with a unit, such as `7.4 km`, or as a formula, `="7.4"`.
+"""Numbers with a unit, or in a formula.
 
-Finds the unit, and writes the command that removes it from a file. No I/O.
+Finds the unit of `7.4 km` and the formula `="7.4"`, and writes the command that removes it from a file. No I/O.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from support import pages
+from support.simulation import make_package
 
+from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import ReleaseRef
-from knnkit.commands import _output, _selection, status
+from knnkit.commands import _output, _selection, deploy, status
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 
 
@@ -72,3 +74,14 @@ def test_the_command_for_those_behind_selects_the_same_devices(tmp_path: Path) -
     arguments = argparse.Namespace(**given, identity=None, jump="gate", ssh_config=None, known_hosts=None)
     said = f" -c '{tmp_path}/my fleet.yaml' --target pi@b --on canary --root '~/k' --jump gate"
     assert _selection.words(arguments) == said
+
+
+def test_a_report_of_another_release_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, path = make_package("1.0.0"), make_package("1.1.0"), tmp_path / "r.json"
+    path.write_bytes(json_codec.dump_file(FleetReport("deploy", 0.0, 1.0, (), releases=(old.ref,))))
+    deploy._warn_of_other_release(path, [old])
+    assert capsys.readouterr().err == ""
+    deploy._warn_of_other_release(path, [old, new])
+    said = capsys.readouterr().err
+    assert f"r.json is a report of fruit 1.0.0 ({old.digest[:12]}), which its other devices keep" in said
+    assert said.endswith(f"; this deploys fruit 1.1.0 ({new.digest[:12]})\n")
