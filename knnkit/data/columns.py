@@ -173,7 +173,7 @@ def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
 
 
 def header_in_comment(block: bytes, header: list[str], separator: str) -> list[str]:
-    """Returns the names in the last of the comments that begin `block`, if `header`, below it, is a row; else `header`.
+    """Returns the names in the last comment before `header` in `block`, if `header` is a row of cells; else `header`.
 
     A misspelt label then leads to these names, not to the cells of the row.
     """
