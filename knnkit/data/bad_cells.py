@@ -39,7 +39,7 @@ DIGITS = 6
 #: A number that may have a decimal comma.
 _WITH_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
 #: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
-_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 #: Sources that are not files: rows that were given in Python.
 FRAME = "the data frame"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import SEPARATORS, is_number, separator_of_header, short
+from device_agent.shared.tabular.csv_dialect import SEPARATORS, is_number, short
 from knnkit.data.bad_cells import DIGITS, IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
@@ -154,16 +154,16 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
 def skip_title(block: bytes, label: str) -> tuple[bytes, int]:
     """Returns `block`, the beginning of a CSV, without the title above its header, and the number of lines removed.
 
-    The lines of a title have one cell each. The header is the first line that has several cells, or the column `label`.
+    The lines of a title have one cell each. The header is the first line that has several cells, or the word `label`.
     Returns (`block`, 0) if there is no title, or if a cell of the header is a number.
     """
-    rest = block
+    rest, word = block, re.compile(rf"(?<!\w){re.escape(label)}(?!\w)")
     for above in range(_MAX_TITLE):
         line, _, after = rest.partition(b"\n")
         text = line.decode("utf-8", "replace").strip()
-        cells = max((text.split(sign) for sign in SEPARATORS), key=len)
+        cells = max((text.split(sign) for sign in (*SEPARATORS, "|")), key=len)
         several = sum(map(bool, map(str.strip, cells))) > 1 and not text.startswith("#")
-        if several or separator_of_header(text, [label]):
+        if several or word.search(text):
             header = above and not any(is_number(cell, ";") for cell in cells)
             return (rest, above) if header else (block, 0)
         if text.count('"') % 2:  # a name goes on in the next line

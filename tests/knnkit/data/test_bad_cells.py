@@ -251,5 +251,6 @@ def test_the_hint_keeps_what_deploy_yaml_lists_already(tmp_path: Path) -> None:
     data = typed(caught.value.hint, path)
     assert data.drop == ("day", "when")
     assert data.categories == {"kind": ("a", "b"), "sort": "one-hot"}
+    assert "sort: one-hot" in caught.value.hint
     assert data.missing == {"width": 0.0, "size": "median"}
     load(path, "label", None, policy_of(data))

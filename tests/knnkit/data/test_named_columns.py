@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,11 @@ def test_a_name_on_two_lines_is_not_taken_for_a_title(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path / "a.csv", "kind")
     assert "'height\\n(cm)'" in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", ["|", " "])
+def test_a_header_with_another_separator_is_not_taken_for_a_title(sign: str, tmp_path: Path) -> None:
+    lines = [["my", "street", "kind"], ["1", '"Oak, 5"', "elm"], ["2", '"Ash, 7"', "oak"]]
+    (tmp_path / "a.csv").write_text("".join(f"{sign.join(line)}\n" for line in lines))
+    with pytest.raises(DataError, match=re.escape(f"the columns are separated by {sign!r}")):
+        load(tmp_path / "a.csv", "kind")
