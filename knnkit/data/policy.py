@@ -160,7 +160,8 @@ class Learner:
                 self.bad_cells.not_between.add(sign)
         hint, own = error.hint, self.thousands
         if own and own in cell and is_number(cell, ";") and without_thousands(cell, own) is None:
-            hint = f"leave out thousands: {own!r} of deploy.yaml, or correct this cell: {own!r} is in a wrong place"
+            more = f"; for a decimal comma, {between_thousands('.')}" if own == "," and hint != DECIMAL_COMMA else ""
+            hint = f"leave out thousands: {own!r} of deploy.yaml, or correct this cell: {own!r} is misplaced{more}"
         elif hint and hint != DECIMAL_COMMA and "FILE" not in hint:
             hint = f"{hint}, or make the comma decimal: {between_thousands('.')}"
         return self._note(error.index, str(error), TEXT, cell, hint, _thousands(cell))
