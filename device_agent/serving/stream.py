@@ -170,7 +170,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts this start of the release; returns `parsed`, with each row that kills the model as a bad line."""
+        """Returns `parsed`, with each row that kills the model as a bad line; tests rows only after a process died."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
@@ -258,7 +258,7 @@ class _Answerer:
             self._report(self._rows.parser.line + 1, f"the {self._unit} is incomplete, so it has no answer")
 
     def refuse_overlong(self) -> None:
-        """Reports a line that is longer than allowed; its answer is an error."""
+        """Reports the line that was just cut since it is too long. Its answer is an error (with windows: none)."""
         self._rows.parser.line += 1
         error = {0: (self._rows.parser.line, f"the line has more than {self._longest:,} bytes")}
         self._report(*error[0])

@@ -1,8 +1,8 @@
-"""`knnkit demo` without options: points, classified on host and device.
+"""`knnkit demo` of points, classified on host and device.
 
-Runs the commands that a person would type (keygen, build, deploy), and prints them. All files are in one
-folder. The device is a separate process with its own environment in that folder. Leaves nothing else behind and needs
-no board.
+Runs the commands that a person would type (keygen, build, deploy), and prints them. Needs no
+board: the device is a separate process with its own environment. All files are in one folder, but for the downloaded
+wheels, which stay in the wheel cache.
 """
 
 from __future__ import annotations

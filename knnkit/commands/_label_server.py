@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         from_here = self.headers.get("Origin", "") == f"http://{self.server.host}"
         if not (from_here and length.isdecimal() and int(length) <= _MAX_FORM):
-            self._send(HTTPStatus.FORBIDDEN, "This form does not come from this page.")
+            self._send(HTTPStatus.FORBIDDEN, "This was not sent from knnkit's page. Open the address in your terminal.")
             return
         try:
             found = parse_qs(self.rfile.read(int(length)).decode(), max_num_fields=8)

@@ -1,6 +1,6 @@
 """Reader of rows without labels, as a device reads them.
 
-CSV (columns by name, others ignored), JSON lines or NPY. Every error names the file and the line.
+CSV (columns by name, others ignored), JSON lines or NPY. Every error names the file, and the line of CSV or JSON lines.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from device_agent.shared.tabular.reader import Parser
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 
+_SAVE = "in Python, numpy.save('rows.npy', numpy.ascontiguousarray(rows)) saves (rows, features) again"
+
 
 def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     """Reads (n, n_features) rows with the features and dtype of `like`; `table` computes them from cells, if not None.
@@ -36,8 +38,9 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     try:
         parts = _read(path, like, table)
     except BadInput as error:
-        hint = with_file(error.hint, path) or "correct this line, or leave it out"
-        raise DataError(f"{path}: {error}", hint=hint) from None
+        said = str(error).removeprefix(f"{path}: ")  # errors of an NPY file name it
+        mend = "correct this line, or leave it out" if said.startswith("line ") else _SAVE
+        raise DataError(f"{path}: {said}", hint=with_file(error.hint, path) or mend) from None
     with np.errstate(over="ignore"):  # a number beyond float32 is named below
         rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows):

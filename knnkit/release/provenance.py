@@ -41,7 +41,7 @@ def statement(
         info: content of the model's knn.json.
         graph: the model file without the files inside it, as bytes in parts.
         golden: bytes of golden.npz.
-        sources: paths of the data files, or names of data sets.
+        sources: paths of tables, or names of data sets; others are left out.
         settings: the keys of `model` in deploy.yaml, without paths.
         command: the command that built the model.
 

@@ -76,8 +76,9 @@ class Material:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Sources of the rows: paths of files, or names of data sets."""
-        return (self.training.source, *([self.held_out.source] if self.held_out else ()))
+        """Where the rows are from: paths of tables or names of data sets; for recordings, `FIRST and N more`."""
+        parts = [part for part in (self.training, self.held_out) if part is not None]
+        return tuple(dict.fromkeys(name for part in parts for name in part.file_names or (part.source,)))
 
     @property
     def groups(self) -> NDArray[Any] | None:
@@ -201,7 +202,7 @@ class Material:
         return (*short, *own.warnings)
 
     def _require_agreement(self, share: float | None) -> None:
-        """Raises BuildError if `share` (of rows with scikit-learn's answer; None: unknown) is below the limit."""
+        """Raises BuildError if `share`, of test rows that scikit-learn answers alike, is below the limit or unknown."""
         if self.agreement is None or (share is not None and share >= self.agreement):
             return
         if share is None:

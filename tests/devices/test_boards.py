@@ -265,7 +265,8 @@ class _Root:
         words = ["--release", str(release), "--key", str(self.releases.public_key), "--root", f"~/{self.name}", *more]
         targets = [word for name in self.boards for word in ("--target", name)]
         config = ["--ssh-config", str(self.fleet.ssh_config)]
-        return _report(run_knnkit("deploy", "--offline", "--json", *words, *targets, *config))
+        offline = () if "never" in more else ("--offline",)
+        return _report(run_knnkit("deploy", *offline, "--json", *words, *targets, *config))
 
     def begin(self, release: Path, *more: str) -> dict[str, dict[str, Any]]:
         """Deploys by SSH, and on this machine; checks the three counts of every certificate."""

@@ -96,7 +96,7 @@ def is_one(input: Input, shape: tuple[int, ...]) -> bool:
     """
     if input.audio is not None and len(shape) == 2 and shape[1] <= audio.MAX_CHANNELS:
         said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
-        raise BadInput(said, hint="save one channel: numpy.save('mono.npy', samples.mean(axis=1))")
+        raise BadInput(said, hint=audio.MONO)
     image = input.image
     if image is None or len(shape) not in (2, 3):
         return len(shape) == 1

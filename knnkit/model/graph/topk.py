@@ -1,4 +1,8 @@
-"""Top-k of wide rows: vectorised MAXIMUM first, then TOPK_V2."""
+"""Finds the k greatest or least values of wide rows.
+
+A row is cut into parts. TFLite's operator MAXIMUM (or MINIMUM) of all parts shows which k columns hold these values, so
+that TOPK_V2, which is slow, sorts the values of these columns alone.
+"""
 
 from __future__ import annotations
 

@@ -151,6 +151,23 @@ def test_provenance_leads_from_the_rows_to_the_model(folder: Path) -> None:
     assert str(folder) not in json.dumps(told)
 
 
+def test_provenance_names_each_of_several_files(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "rows.csv").read_text().splitlines()
+    for name, own in (("a.csv", lines[1::2]), ("b.csv", lines[2::2])):
+        (tmp_path / name).write_text("\n".join([lines[0], *own]) + "\n")
+    keys.generate(tmp_path / "signing")
+    (tmp_path / "deploy.yaml").write_text(
+        "model: {name: steps, data: {files: [a.csv, b.csv], label: kind}}\nsigning: {key: signing.pem}\n"
+    )
+    assert cli.main(["build", "-c", str(tmp_path / "deploy.yaml"), "-o", str(tmp_path / "dist")]) == 0
+    text = said("card", tmp_path / "dist", "--provenance")
+    found = json.loads(text)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    named = {each["name"]: each["digest"]["sha256"] for each in found if "name" in each}
+    for name in ("a.csv", "b.csv"):
+        assert named[name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert str(tmp_path) not in text
+
+
 def test_the_bill_of_materials_is_cyclonedx_and_complete(folder: Path) -> None:
     text = said("card", folder / "dist", "--sbom")
     told = json.loads(text)
