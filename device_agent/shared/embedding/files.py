@@ -96,8 +96,6 @@ def _visible(folder: str, others: list[str]) -> list[str]:
                 found.append(f"{each.path}/")
             elif not (each.is_symlink() and Path(each.path).is_dir()):
                 (found if each.name.lower().endswith(IN_FOLDERS) else others).append(each.path)
-    except FileNotFoundError:  # removed since its parent was listed
-        return []
     except OSError as error:
         raise BadInput(f"{plain(folder[:-1])}: {error.strerror}", reason="no-input") from None
     return found

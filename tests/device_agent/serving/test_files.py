@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,16 +226,6 @@ def test_what_no_program_converts_is_named(takes: Input, data: bytes, said: str,
     with pytest.raises(BadInput, match=f"this input is {said}") as caught:
         decode(data, takes)
     assert caught.value.hint == hint
-
-
-def test_a_folder_that_is_removed_while_it_is_read_is_left_out(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "1.npy").write_bytes(_npy(np.ones(3)))
-    found = files_of(tmp_path)
-    assert next(found) == tmp_path / "a" / "1.npy"
-    shutil.rmtree(tmp_path / "b")
-    assert [*found] == []
 
 
 def test_links_to_files_are_read_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
