@@ -46,8 +46,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     """
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))
     if arguments.root is not None:  # relative to the current folder on this machine, to the home folder on a device
-        here = str(Path(arguments.root).expanduser().absolute())
-        targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
+        targets = tuple(one if one.address else replace(one, root=_here(arguments.root)) for one in targets)
     target.require_distinct(targets)
     if arguments.retry_from is None:
         return agreed(targets)
@@ -62,6 +61,13 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         hint = "leave out --retry-from to select all devices, for another release, too"
         raise NothingToDo(said, reason="nothing-to-do", hint=hint)
     return agreed(target.only(targets, names, str(arguments.retry_from)))
+
+
+def _here(root: str) -> str:
+    try:
+        return str(Path(root).expanduser().absolute())
+    except RuntimeError:
+        raise UsageError(f"--root {root}: no such user", hint=f"--root {constants.DEFAULT_ROOT}") from None
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:

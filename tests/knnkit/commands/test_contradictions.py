@@ -54,6 +54,7 @@ LIMITS = (
     "status --target a --command-timeout 0s",
     "status --target a --concurrency 99999999",
     "status --target a --connect-retries -1",
+    "status --target a --root '~nobody-of-this-name/a'",
     "deploy --target a --confirm-within 0",
     "deploy --target a --confirm-within 2d",
     "trust board --connect-timeout 2h",
