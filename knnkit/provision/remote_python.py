@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from knnkit.errors import DeviceFailed, DeviceLocked
 from knnkit.provision.requirements import Board, check_python, runtime_of
-from knnkit.transport.base import Transport, printable
+from knnkit.transport.base import Completed, Transport, printable
 from knnkit.transport.local import LocalTransport
 
 #: Time limits in seconds, for a slow memory card: to read every file of the environment, and to unpack wheels.
@@ -79,7 +79,7 @@ def ask(transport: Transport, python: str, command: str, request: dict[str, Any]
     try:
         answer = json.loads(completed.stdout)
     except ValueError:
-        raise _no_answer(transport, python, completed.complaint or f"exit code {completed.exit_code}") from None
+        raise _no_answer(transport, python, completed) from None
     if not isinstance(answer, dict):
         raise _senseless(transport, type(answer).__name__)
     if "problem" in answer:
@@ -157,9 +157,10 @@ def _problem(transport: Transport, answer: dict[str, Any]) -> DeviceFailed | Dev
     return kind(f"{transport.name}: {printable(str(answer.get('message')))}", reason=reason, hint=hint)
 
 
-def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFailed:
-    last = complaint.strip().splitlines()[-1]
-    places = re.findall(r'File "(device_agent/\S+)", line (\d+)', complaint)  # a traceback of our own
+def _no_answer(transport: Transport, python: str, completed: Completed) -> DeviceFailed:
+    last = (completed.complaint or f"exit code {completed.exit_code}").strip().splitlines()[-1]
+    said = printable(completed.stderr.decode("utf-8", "replace"))
+    places = re.findall(r'File "(device_agent/\S+)", line (\d+)', said)  # a traceback of our own
     where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
     return DeviceFailed(
         f"{transport.name}: {python} cannot run the provisioning script: {last}{where}",
