@@ -30,7 +30,8 @@ _MOST_WEIGHTS = 1 << 21
 _TOGETHER = 32
 #: Types of samples in an array; whole numbers are PCM. Numbers beyond `_PEAK` are PCM that became floats.
 _DTYPES, _PEAK = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64"), 256.0
-MONO = "numpy.save('mono.npy', samples.mean(axis=1).astype(samples.dtype)) writes one channel"
+#: What to type to have one channel; whole numbers stay PCM.
+ONE_CHANNEL = "numpy.save('mono.npy', samples.mean(axis=1).astype(samples.dtype)) writes one channel"
 _PCM_BY_FFMPEG = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM"
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
@@ -88,7 +89,7 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
-        hint = MONO if samples.ndim == 2 else ""
+        hint = ONE_CHANNEL if samples.ndim == 2 else ""
         raise BadInput(said if samples.size else "the sound has no samples", hint=hint)
     if samples.dtype.name not in _DTYPES:
         raise BadInput(f"samples of {samples.dtype} are not read", hint="convert to int16, or to float32 from -1 to 1")

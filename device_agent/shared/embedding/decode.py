@@ -96,7 +96,7 @@ def is_one(input: Input, shape: tuple[int, ...]) -> bool:
     """
     if input.audio is not None and len(shape) == 2 and shape[1] <= audio.MAX_CHANNELS:
         said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
-        raise BadInput(said, hint=audio.MONO)
+        raise BadInput(said, hint=audio.ONE_CHANNEL)
     image = input.image
     if image is None or len(shape) not in (2, 3):
         return len(shape) == 1
@@ -118,8 +118,8 @@ def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
     if not isinstance(value, list):
         raise BadInput(f"expected numbers or base64, found {json.dumps(value)[:40]}")
     try:
-        raw = np.array(value)  # text, which NumPy would read by rules of its own, stays text
-        if raw.dtype.kind not in "fiub" and not all(type(each) in (int, float) for each in raw.flat):
+        raw = np.array(value, np.object_)  # else each cell would take as much memory as the longest text
+        if not {*map(type, raw.flat)} <= {int, float, bool}:  # NumPy would read text by rules of its own
             raise ValueError
         with np.errstate(over="ignore"):
             found = raw.astype(np.float64)

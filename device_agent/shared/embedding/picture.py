@@ -98,7 +98,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 def _require_scale(pixels: NDArray[Any], std: float) -> None:
     """Raises BadInput for fractions up to 1 if `std` is above 1, and for pixels above 2 if `std` is below 1."""
-    peak = float(np.abs(pixels).max())
+    peak = max(float(pixels.max()), -float(pixels.min()))  # without a copy of the pixels
     if std > 1.0 >= peak and pixels.dtype.kind == "f" and bool((pixels != np.rint(pixels)).any()):
         said = f"pixels must be from 0 to 255; the largest here is {peak:g}"
         hint = "multiply them by 255, or take them as they are: image: {normalise: {std: 1}} in deploy.yaml"

@@ -19,10 +19,10 @@ code = cli.main(sys.argv[1:])
 print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
-#: Each takes 2 to 100 ms, and none does anything for a status or a confirmation.
+#: Each takes 1 to 100 ms, and none does anything for a status or a confirmation.
 NOT_TO_START = {
     "cryptography", "numpy", "tflite_runtime", "ai_edge_litert", "dataclasses", "inspect", "shutil", "secrets",
-    "hashlib", "zipfile", "device_agent.shared.protocol.reports",
+    "hashlib", "zipfile", "threading", "device_agent.shared.protocol.reports",
 }  # fmt: skip
 
 

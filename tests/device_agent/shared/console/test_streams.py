@@ -11,6 +11,7 @@ import pytest
 from support.device import Device
 from support.releases import Releases
 
+from device_agent.shared.console.streams import hint_missing
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.store import transitions
@@ -162,3 +163,11 @@ def test_a_directory_that_is_no_release_is_not_to_be_deleted(device: Device, tmp
     assert said.code == 4
     assert "delete" not in said.err
     assert "is it the directory of a release?" in said.err
+
+
+def test_a_file_that_cannot_be_opened_is_not_the_one_to_type(tmp_path: Path) -> None:
+    """A link to nothing, or a folder, has the name that was typed."""
+    (tmp_path / "rows.csv").symlink_to("nowhere")
+    assert hint_missing(str(tmp_path / "rows.csv")).startswith("check the path")
+    (tmp_path / "row.csv").touch()
+    assert hint_missing(str(tmp_path / "rows.csv")) == f"did you mean {tmp_path / 'row.csv'}?"
