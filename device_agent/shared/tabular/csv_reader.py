@@ -266,7 +266,9 @@ class CsvParser(Parser):
 
         If the line has the units of all columns, the hint begins with how to leave this line out.
         """
-        if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
+        if self.line == self._first_row and not any(
+            csv_dialect.is_number(cell, ";") or unit_of(cell) for cell in fields
+        ):
             units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
             return f"{units}; else: {hint}" if hint else units
         if fields[place].strip() == self._names[self._columns.numbers.index(place)]:

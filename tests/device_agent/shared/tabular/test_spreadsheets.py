@@ -344,3 +344,8 @@ def test_a_line_of_units_below_the_header_is_named() -> None:
     assert errors == [(2, "column 1 ('a'): 'kg' is not a number")]
     assert hint == "is it a line of units? leave it out: sed 2d FILE > rows.csv"
     assert read(b"a;b (cm);c\n1;2;3\nkg;cm;%\n")[2] == ""
+
+
+def test_a_first_row_with_units_in_every_cell_is_no_line_of_units() -> None:
+    hint = read(b"a;b (cm);c\n1 kg;2 cm;3 %\n1;2;3\n")[2]
+    assert hint.startswith("remove the unit 'kg': sed -E ")
