@@ -30,8 +30,6 @@ _MOST_WEIGHTS = 1 << 21
 _TOGETHER = 32
 #: Types of samples in an array; whole numbers are PCM. Numbers beyond `_PEAK` are PCM that became floats.
 _DTYPES, _PEAK = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64"), 256.0
-#: What to type to have one channel; whole numbers stay PCM.
-ONE_CHANNEL = "numpy.save('mono.npy', samples.mean(axis=1).astype(samples.dtype)) writes one channel"
 _PCM_BY_FFMPEG = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM"
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
@@ -72,6 +70,12 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     return mono if rate == audio.rate else resample(_unit(mono), rate, audio.rate)
 
 
+def one_channel(shape: tuple[int, ...]) -> str:
+    """Returns a hint: what to type to make one channel of an array with two axes; whole numbers stay PCM."""
+    axis = int(shape[1] < shape[0])  # that of the channels, of which there are fewer than samples
+    return f"numpy.save('mono.npy', samples.mean(axis={axis}).astype(samples.dtype)) writes one channel"
+
+
 def read_pcm(data: bytes) -> NDArray[np.int16]:
     """Returns the (n,) int16 samples of raw PCM at the model's rate: little-endian, mono; ignores a last odd byte."""
     return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
@@ -89,7 +93,7 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
-        hint = ONE_CHANNEL if samples.ndim == 2 else ""
+        hint = one_channel(samples.shape) if samples.ndim == 2 else ""
         raise BadInput(said if samples.size else "the sound has no samples", hint=hint)
     if samples.dtype.name not in _DTYPES:
         raise BadInput(f"samples of {samples.dtype} are not read", hint="convert to int16, or to float32 from -1 to 1")

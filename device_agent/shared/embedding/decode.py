@@ -94,9 +94,9 @@ def is_one(input: Input, shape: tuple[int, ...]) -> bool:
     Raises:
         BadInput: the array has the channels of one sound.
     """
-    if input.audio is not None and len(shape) == 2 and shape[1] <= audio.MAX_CHANNELS:
+    if input.audio is not None and len(shape) == 2 and shape[1] <= min(audio.MAX_CHANNELS, shape[0] - 1):
         said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
-        raise BadInput(said, hint=audio.ONE_CHANNEL)
+        raise BadInput(said, hint=audio.one_channel(shape))
     image = input.image
     if image is None or len(shape) not in (2, 3):
         return len(shape) == 1
@@ -121,11 +121,11 @@ def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
         raw = np.array(value, np.object_)  # else each cell would take as much memory as the longest text
         if not {*map(type, raw.flat)} <= {int, float, bool}:  # NumPy would read text by rules of its own
             raise ValueError
-        with np.errstate(over="ignore"):
-            found = raw.astype(np.float64)
+        found = raw.astype(np.float64)
     except (ValueError, TypeError, OverflowError):
         raise BadInput("the array holds something that is not a number, or its rows have different lengths") from None
-    return found.astype(np.float32) if np.isfinite(found).all() else found
+    with np.errstate(over="ignore"):
+        return found.astype(np.float32) if np.isfinite(found).all() else found
 
 
 def _from_base64(text: Any) -> bytes:

@@ -175,6 +175,7 @@ def test_files_of_other_kinds_are_counted_once(tmp_path: Path, capsys: pytest.Ca
     [
         ("sound", (4000,), 1),
         ("sound", (3, 4000), 3),
+        ("sound", (3, 64), 3),
         ("sound", (4000, 2), "4,000 sounds of 2 samples"),
         ("picture", (9, 7, 3), 1),
         ("picture", (9, 7), 1),

@@ -209,7 +209,7 @@ def test_a_raw_input_is_bad_if_its_answer_could_not_be_json(line: str, said: str
     assert parsed.rows.tolist() == [[1.0, 2.0]]
 
 
-@pytest.mark.parametrize("cell", ['"1"', '"1_000"', '"\u0661"', '" 1 "', '"nan"', "null", '"0x1"', "[2]", "{}"])
+@pytest.mark.parametrize("cell", ['"1"', "1e39", '"1_000"', '"\u0661"', '" 1 "', '"nan"', "null", '"0x1"', "[2]", "{}"])
 def test_a_text_in_an_array_is_refused_as_in_a_row(cell: str) -> None:
     """NumPy would read some of them, by rules that no other input has."""
     array, row = InputJsonParser(Chain(Input(), [])), JsonParser(("a", "b"))
