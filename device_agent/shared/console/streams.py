@@ -103,7 +103,7 @@ def hint_missing(path: str) -> str:
     file = Path(path)
     with contextlib.suppress(OSError):
         beside = itertools.islice(file.parent.iterdir(), _MOST_COMPARED)
-        names = [entry.name for entry in beside if entry.name != file.name]
+        names = [entry.name for entry in beside if entry.name != file.name and entry.name.isprintable()]
         if close := difflib.get_close_matches(file.name, names, n=1):
             return f"did you mean {file.with_name(close[0])}?"
     return f"check the path; a relative one starts at {here()}"

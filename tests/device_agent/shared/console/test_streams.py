@@ -166,8 +166,9 @@ def test_a_directory_that_is_no_release_is_not_to_be_deleted(device: Device, tmp
 
 
 def test_a_file_that_cannot_be_opened_is_not_the_one_to_type(tmp_path: Path) -> None:
-    """A link to nothing, or a folder, has the name that was typed."""
+    """A link to nothing, or a folder, has the name that was typed; other names may hold control characters."""
     (tmp_path / "rows.csv").symlink_to("nowhere")
+    (tmp_path / "rows\x1b.csv").touch()
     assert hint_missing(str(tmp_path / "rows.csv")).startswith("check the path")
     (tmp_path / "row.csv").touch()
     assert hint_missing(str(tmp_path / "rows.csv")) == f"did you mean {tmp_path / 'row.csv'}?"
