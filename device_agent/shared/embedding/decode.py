@@ -92,7 +92,7 @@ def is_one(input: Input, shape: tuple[int, ...]) -> bool:
     """Whether an array of this shape in an NPY file is one input; else, each entry of its first axis is one.
 
     Raises:
-        BadInput: the array has the channels of one sound.
+        BadInput: the array has the channels of one sound: at most `audio.MAX_CHANNELS`, and fewer than samples.
     """
     if input.audio is not None and len(shape) == 2 and shape[1] <= min(audio.MAX_CHANNELS, shape[0] - 1):
         said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
