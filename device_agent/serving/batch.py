@@ -97,10 +97,18 @@ def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) 
         raise
 
 
-def make_renderer(loaded: Loaded, columns: Columns, format: str, *, marks: bool | None = None) -> Renderer:
+def make_renderer(
+    loaded: Loaded,
+    columns: Columns,
+    format: str,
+    *,
+    marks: bool | None = None,
+    new_labels: tuple[int | str, ...] | None = None,
+) -> Renderer:
     """Returns the renderer of `columns` for answers of a loaded release; `format` is csv, jsonl or npy.
 
-    `marks`: whether CSV has the columns `local` and `id`; None: if the release allows rows to be taught.
+    `marks`: whether CSV has the columns `local` and `id`; None: if the release allows rows to be taught. `new_labels`:
+    labels, beside those of the release, that have a column `proba_LABEL` in CSV; None: those of the taught rows.
     """
     training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
     local = None if signed.info.enrol is None else Local(signed.info.n_train, taught.ids if taught else ())
@@ -120,7 +128,8 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str, *, marks: bool 
         values = (LabelColumns if info.targets.classes else Values)(loaded.model, info.targets, columns)
     if format == "csv" and marks is not None:
         local = (local or Local(signed.info.n_train, ())) if marks else None
-    return RENDERERS[format](info, columns, loaded.digest, training, values, local)
+    shown = None if new_labels is None else tuple(dict.fromkeys((*signed.info.classes, *new_labels)))
+    return RENDERERS[format](info, columns, loaded.digest, training, values, local, shown)
 
 
 def require_same_columns(old: Loaded, before: Renderer, new: Loaded, after: Renderer) -> None:

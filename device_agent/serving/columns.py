@@ -224,9 +224,12 @@ class Form:
         training: Training | None,
         values: Values | None = None,
         local: Local | None = None,
+        shown: Sequence[int | str] | None = None,
     ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
         self._values, self._local = values, local
+        #: The labels that have a column `proba_LABEL` in CSV.
+        self._shown = info.classes if shown is None else shown
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         #: Names of the columns of a neighbour's class or targets, without its number (`_1` for the nearest).
         self._near: Sequence[str] = ()

@@ -56,6 +56,11 @@ class Loaded:
         """The model that answers: with taught rows if there are any."""
         return self.taught or self.signed
 
+    @property
+    def new_labels(self) -> tuple[int | str, ...]:
+        """The labels that were taught on the device, and that the release itself does not have."""
+        return self.model.info.classes[len(self.signed.info.classes) :]
+
     def replica(self) -> TfliteKNN | JoinedKNN:
         """Returns another copy of the model, for another thread."""
         signed = load_model(self.opened, self.runtime, self.threads, search=self.signed.requested)

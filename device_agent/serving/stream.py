@@ -135,7 +135,7 @@ class _Answerer:
         self._longest = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
-        self._marks = self._loaded.signed.info.enrol is not None
+        self._marks, self._new_labels = self._loaded.signed.info.enrol is not None, self._loaded.new_labels
         self._next_counts = 0.0
         self._renderer()
         self.in_flight = InFlight(store.root)
@@ -244,7 +244,7 @@ class _Answerer:
         return self._renderers[format]
 
     def _made(self, loaded: Loaded, format: str) -> Renderer:
-        return make_renderer(loaded, self._request.columns, format, marks=self._marks)
+        return make_renderer(loaded, self._request.columns, format, marks=self._marks, new_labels=self._new_labels)
 
     def answer_last(self, block: bytes) -> None:
         """Answers `block`, a last line without a newline (b"": no such line); reports that it may be incomplete."""

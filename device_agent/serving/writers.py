@@ -147,7 +147,7 @@ class CsvRenderer(_TextRenderer):
         names = list(self._values.columns) if self._values else ["label"]
         names += ["labels"] * bool(self._sets)
         if self._columns.proba:
-            names += self._values.shares if self._values else [f"proba_{label}" for label in self._info.classes]
+            names += self._values.shares if self._values else [f"proba_{label}" for label in self._shown]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"{name}_{place}" for name in ("neighbor", "distance", *self._near)]
@@ -175,7 +175,7 @@ class CsvRenderer(_TextRenderer):
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
-            for part, shares in zip(parts, self._shares(answers)):
+            for part, shares in zip(parts, self._shown_shares(answers)):
                 part += map(str, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
@@ -185,6 +185,14 @@ class CsvRenderer(_TextRenderer):
                 for place, identity in map(self._training.origin, indices):
                     part += ["" if place is None else str(place), identity or ""]
         return [_csv_line(part + self._tail(name)) for part, name in zip(parts, taught)]
+
+    def _shown_shares(self, answers: Answers) -> NDArray[np.float32]:
+        """Returns the vote shares that have a column: 0 for a label that the model no longer has."""
+        shares, classes = self._shares(answers), self._info.classes
+        if self._values or self._shown == classes:
+            return shares
+        places = [classes.index(label) if label in classes else -1 for label in self._shown]
+        return np.pad(shares, ((0, 0), (0, 1)))[:, places]
 
     def _neighbors(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> list[str]:
         fields = []

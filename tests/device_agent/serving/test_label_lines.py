@@ -51,3 +51,14 @@ def test_a_block_of_labels_is_its_lines(renderer: Any, read: Any, classes: tuple
     block = lines.render_labels(labels)
     assert block == lines.render(Answers(labels, none, none.astype(np.int32), none), 500, {})
     assert read(block) == [str((*classes, "unknown")[label]) for label in labels]
+
+
+def test_a_share_stands_in_the_column_of_its_label_whatever_was_taught_since() -> None:
+    """A stream began with `anna`, who was forgotten; `eva` was taught later."""
+    shown = ("setosa", "virginica", "anna", "ben")
+    lines = CsvRenderer(model(("setosa", "virginica", "ben", "eva")), Columns(proba=True), "d", None, shown=shown)
+    shares = np.float32([[0.5, 0, 0.25, 0.25], [0, 0, 0, 1]])
+    none = np.empty((2, 0), np.float32)
+    answers = Answers(np.int32([0, 3]), shares, none.astype(np.int32), none)
+    assert lines.header() == b"label,proba_setosa,proba_virginica,proba_anna,proba_ben\n"
+    assert lines.render(answers, 2, {}) == b"setosa,0.5,0.0,0.0,0.25\neva,0.0,0.0,0.0,0.0\n"
