@@ -61,7 +61,7 @@ def discard(path: Path, gone: Path, proof: str = "") -> None:
 def safe(name: str) -> str:
     """Returns `name`, a relative path, if it cannot lead out of its folder; else raises Trouble (`bad-wheel`)."""
     if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise Trouble("bad-wheel", f"the wheel contains an unsafe path: {name!r}", "do not use this wheel")
+        raise Trouble("bad-wheel", f"unsafe name in a wheel or request: {name!r}", "get the wheel again")
     return name
 
 

@@ -275,9 +275,8 @@ def _taught(store: Store) -> Iterator[Finding]:
 
 def _governor(store: Store) -> Iterator[Finding]:
     found = board.governor()
-    if found == "powersave":
-        place = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-        mend = f"echo ondemand | sudo tee {place}"
+    if found == "powersave" and board.has_ondemand():
+        mend = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         yield Finding("governor", "warning", "the processor runs at its lowest frequency only", mend)
     elif found:  # a virtual machine has none
         yield _ok("governor", found)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class NumpySearch:
-    """The search of one model file in NumPy.
+    """The search of one model file in NumPy, with the attributes of `Graphs`, for which it stands.
 
     Attributes:
-        one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.
+        one: empty outputs of one row, read only for shapes and types; its shape None keeps `TfliteKNN` from running it.
         batch_rows: number of rows that one matrix product answers.
     """
 

@@ -313,7 +313,8 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     A label True also equals the text "True".
 
     Raises:
-        error: `truth` and `predicted` have different shapes; one has text and the other numbers; or there are no rows.
+        error: `truth` and `predicted` have different shapes; there are no rows; or labels would only be equal as text,
+            such as 1 and "1".
     """
     said, hint = "", f"labels of shape {predicted.shape}, and at least one row"
     try:

@@ -1,9 +1,9 @@
-"""Counter of cells, gaps and bad lines of a release.
+"""Counts of what a release met in its input, for `status`.
 
-Counts missing cells that were filled, unknown categories, gaps between samples, and refused lines, for `status`. They
-are in one JSON document, ROOT/cell-counts.json, to which processes add one after the other. A file that cannot be read
-or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or prevents
-an answer.
+Counts missing cells that were filled, unknown categories, gaps between samples, lines with columns that the model does
+not have, and refused lines. They are in one JSON document, ROOT/cell-counts.json, to which processes add one after the
+other. A file that cannot be read or belongs to another release counts from 0. If the file cannot be written, the counts
+are lost; the answers are the same.
 """
 
 from __future__ import annotations

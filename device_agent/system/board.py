@@ -49,8 +49,17 @@ def memory_bytes() -> int:
 
 
 def governor() -> str | None:
-    """Returns the frequency governor of the first core (`powersave` makes measured times useless); None if unknown."""
+    """Returns the frequency governor of the first core; None if unknown.
+
+    `powersave` makes measured times useless where `has_ondemand`. Elsewhere, as with the drivers intel_pstate and
+    amd-pstate, it raises the frequency when there is work.
+    """
     return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
+
+
+def has_ondemand() -> bool:
+    """Whether the governor `ondemand` can be chosen for the first core."""
+    return "ondemand" in _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_available_governors").split()
 
 
 def temperature() -> float | None:

@@ -179,7 +179,7 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     )
     _options.add_fleet(parser, writes=True)
     how = parser.add_argument_group("how to deploy")
-    how.add_argument("--dry-run", **FLAG, help="print the plan and change nothing")
+    how.add_argument("--dry-run", **FLAG, help="build if needed, print the plan, change nothing on devices")
     how.add_argument(
         "--waves", metavar="LIST", help="groups of devices in order, such as canary,25%%,100%% (default: deploy.yaml's)"
     )

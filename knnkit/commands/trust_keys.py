@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _finish(arguments, _query.ask_fleet(arguments, "keys"))
     selected = bool(arguments.target or arguments.on or arguments.retry_from)
     if not selected and (arguments.apply or not arguments.out):
-        raise UsageError("nobody receives this order", hint="name devices with --target or --on, or a file with --out")
+        hint = "name devices with --target or --on" + ("" if arguments.apply else ", or a file with --out")
+        raise UsageError("nobody receives this order", hint=hint)
     if arguments.out:
         mine = [arguments.out] if arguments.out.suffix in (".pem", ".pub", ".yaml") else []
         _output.check_new_file("--out", arguments.out, mine)

@@ -48,7 +48,9 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
     hint = f"files: [{', '.join(map(_quoted, data['files']))}]" + (f", id: {name}" if name else "")
-    said = wanted.error(place, "knnkit cannot add a file here without changing other values of the file")
+    said = wanted.error(
+        place, "knnkit cannot add a data file here, because deploy.yaml uses this section elsewhere, too"
+    )
     return _checked(wanted, lambda: _with_file(text, place, file, name), said, hint)
 
 

@@ -49,12 +49,11 @@ def most_rows(*references: Reference) -> int:
 def measure(
     reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Evaluation | None:
-    """Returns counts of the reference's right and wrong answers to the held-out rows; None if none can be measured.
+    """Returns counts of the reference's right and wrong answers to the held-out rows; None if nothing is measured.
 
     `how` says how the rows were held out (by `split`), and `of` the number of rows from which `held_out` was drawn
-    (None: it has all of them).
-    Without held-out rows, leave-one-out measures each row whose class has another row, against all rows except itself;
-    at most 5,000 rows, drawn at random.
+    (None: it has all of them). If `held_out` is None, only the `how` LEAVE_ONE_OUT measures: each row whose class has
+    another row, against all rows except itself; at most 5,000 rows, drawn at random.
 
     Raises:
         DataError: a held-out row has a label that no training row has.

@@ -31,7 +31,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
 _TOO_HIGH = "loosen this gate under gates: in deploy.yaml, or choose another k, metric or scale"
-_NOT_MEASURED = "add rows of that class, hold out more (test: 0.3), or leave this gate out under gates: in deploy.yaml"
+_NOT_MEASURED = (
+    "hold out rows that this gate can measure (more: test: 0.3), or leave it out under gates: in deploy.yaml"
+)
 _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the versions in pyproject.toml; report it"
 
 

@@ -1,6 +1,7 @@
-"""Imports a fitted KNeighborsClassifier from scikit-learn.
+"""Imports fitted nearest-neighbour estimators from scikit-learn.
 
-Also a Pipeline that ends in a classifier: each transformer becomes a step of knnkit. If a part has no exact equivalent,
+These are classifiers, regressions and outlier factors (`ESTIMATORS`), also in a search such as GridSearchCV or at the
+end of a Pipeline, of which each transformer becomes steps of knnkit. If a part has no exact equivalent,
 an error names the part and what to do instead. Reads files in the skops format, which runs no code; no pickles.
 """
 

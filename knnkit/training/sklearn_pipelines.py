@@ -97,7 +97,10 @@ class _Walk:
     filled: set[int] = field(default_factory=set)  # indices of raw columns whose missing cells a transformer fills
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
-        """Adds a transform (with parameters `arrays`) of `count` columns from `start` on; returns [None] * count."""
+        """Adds a transform (with parameters `arrays`) of `count` columns from `start` on.
+
+        Returns a source for each of them: None, since none is a copy of a raw column any more.
+        """
         self.found.append(transforms.make(kind, start, count, *arrays))
         return [None] * count
 

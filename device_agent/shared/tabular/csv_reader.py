@@ -301,8 +301,9 @@ class CsvParser(Parser):
                         later = csv_dialect.SEPARATORS[place + 1 :]
                         in_text = in_text or any(sign in field.strip() for sign in later for field in fields)
         if in_text and len(fitting) > 1:
-            said = " or ".join(repr(columns.separator) for columns in fitting)
-            raise BadInput(f"the separator of the columns may be {said}", hint="write a header line above the rows")
+            said = " and ".join(repr(columns.separator) for columns in fitting)
+            said = f"the separator is unclear: {said} give different cells"
+            raise BadInput(said, hint="write a header line above the rows")
         if fitting:
             self._columns, self._separated = fitting[0], True
         return fitting[0] if fitting else right

@@ -119,7 +119,10 @@ class Switch:
             time.sleep(0.2)
 
     def _give_up(self, error: KnnkitError) -> DeviceReport:
-        """Reverts this run's activation over a new connection; returns the report of the failed switch."""
+        """Reverts this run's activation over a new connection, after `error`; returns the report.
+
+        If the device had got the confirmation, it reverts nothing, and the report is that of a success.
+        """
         job = self._job
         self._talk.hang_up()
         found = None

@@ -147,7 +147,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self.quantized if way == constants.QUANTIZED else self.products
 
     def stored(self) -> list[StoredRows]:
-        """Returns the tables of training rows that the model file stores."""
+        """Returns the tables of rows that the searches read first; not all coordinates, beside a projection."""
         return [self.table, *([] if self.quantized is None else [self.quantized.table])]
 
     def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:

@@ -127,7 +127,9 @@ def _npz(arrays: dict[str, Any]) -> bytes:
 def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
     measured = (
-        "as they were measured" if info.origin is None else f"less the origin in {constants.KNN_FILE}, in float64"
+        "as they were measured"
+        if info.origin is None
+        else f"from which the origin in {constants.KNN_FILE} was subtracted in float64"
     )
     inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, {measured}", False)]
     outputs = [

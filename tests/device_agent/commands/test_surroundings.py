@@ -39,6 +39,11 @@ def test_a_doctor_who_may_not_look_says_so_and_goes_on(tmp_path: Path, monkeypat
     assert "chmod" in found["clock"].mend
     assert found["state"].level == "error"
     assert {"python", "disk", "governor"} <= set(found)
+    monkeypatch.setattr(doctor.board, "governor", lambda: "powersave")
+    for level, can_rise in (("warning", True), ("ok", False)):  # of Intel's drivers, it rises by itself
+        monkeypatch.setattr(doctor.board, "has_ondemand", lambda said=can_rise: said)
+        levels = {each.name: each.level for each in doctor.diagnose(store.Store(tmp_path)).findings}
+        assert levels["governor"] == level
     monkeypatch.setattr(doctor.board, "governor", lambda: None)
     assert "governor" not in {finding.name for finding in doctor.diagnose(store.Store(tmp_path)).findings}
 

@@ -16,7 +16,7 @@ _COLOURS = Table(
 @pytest.mark.parametrize("row", ["a;1,5", "red;1,5"])
 def test_a_row_that_two_separators_divide_is_refused(row: str) -> None:
     parsed = TableCsvParser(_COLOURS).parse(f"{row}\n".encode())
-    assert parsed.errors == {0: (1, "the separator of the columns may be ',' or ';'")}
+    assert parsed.errors == {0: (1, "the separator is unclear: ',' and ';' give different cells")}
     assert parsed.hint == "write a header line above the rows"
 
 
