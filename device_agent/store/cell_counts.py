@@ -1,4 +1,4 @@
-"""Counts of what a release met in its input, for `status`.
+"""Counts of what a release met in its rows, for `status`.
 
 Counts missing cells that were filled, unknown categories, gaps between samples, lines with columns that the model does
 not have, and refused lines. They are in one JSON document, ROOT/cell-counts.json, to which processes add one after the

@@ -56,7 +56,7 @@ def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
         return audio.read_pcm(data)
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)
-    if input.audio is not None and data.startswith(audio.WAV_MAGIC):
+    if input.audio is not None and audio.is_wav(data):
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
