@@ -1,9 +1,9 @@
-"""Counts of what a release met in its rows, for `status`.
+"""Counts of what a release met in its rows.
 
-Counts missing cells that were filled, unknown categories, gaps between samples, lines with columns that the model does
-not have, and refused lines. They are in one JSON document, ROOT/cell-counts.json, to which processes add one after the
-other. A file that cannot be read or belongs to another release counts from 0. If the file cannot be written, the counts
-are lost; the answers are the same.
+For `status`, counts missing cells that were filled, unknown categories, gaps between samples, lines with columns that
+the model does not have, and refused lines. They are in one JSON document, ROOT/cell-counts.json, to which processes add
+one after the other. A file that cannot be read or belongs to another release counts from 0. If the file cannot be
+written, the counts are lost; the answers are the same.
 """
 
 from __future__ import annotations
