@@ -151,7 +151,7 @@ def test_a_bare_board_on_which_it_does_not_run_stays_bare(bare: Any, monkeypatch
 def test_a_wheel_that_reaches_outside_is_refused(bare: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     make_wheel(bare.wheels, "tinymath", "2.0", {"tinymath.py": "pi = 3\n", name: "gotcha = True\n"})
     lock(monkeypatch, bare.wheels)
-    with pytest.raises(DeviceFailed, match="unsafe path") as caught:
+    with pytest.raises(DeviceFailed, match="unsafe name") as caught:
         bare.provision()
     assert caught.value.reason == "bad-wheel"
     assert not bare.root.exists()

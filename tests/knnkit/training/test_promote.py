@@ -179,7 +179,7 @@ def test_a_file_name_of_any_kind_is_listed(tmp_path: Path) -> None:
             own = None if "id: name" in data else "row_id"
             found = yaml.safe_load(edit.with_file(text, ("model", "data"), name, own, "deploy.yaml"))["model"]["data"]
             assert (found["files"][-1], found["id"]) == (name, own or "name")
-    with pytest.raises(ConfigError, match="without changing other values"):
+    with pytest.raises(ConfigError, match="uses this section elsewhere"):
         edit.with_file("a: &d {file: x.csv}\nmodel: {data: *d}\n", ("model", "data"), "y.csv", None, "deploy.yaml")
 
 
