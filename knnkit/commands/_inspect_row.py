@@ -33,7 +33,7 @@ def show(model: Path, row: int, *, json: bool) -> int:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {str(part).removesuffix('.0')}" for key, part in value.items())
         if value is not None:
-            print(f"{name:<8}  {clean(value, 4000)}")
+            print(f"{name:<8}  {clean(value)}")
     return 0
 
 

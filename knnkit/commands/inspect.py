@@ -24,9 +24,6 @@ from knnkit.release.manifest import read_manifest
 from knnkit.render import card, figures
 from knnkit.render.sanitize import clean
 
-#: Longest value that is shown, in characters.
-_LONGEST = 4000
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the content of a model or release; returns 0."""
@@ -48,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += _release_lines(manifest)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        print(f"{name:<{width}}  {clean(value, _LONGEST)}")
+        print(f"{name:<{width}}  {clean(value)}")
     return 0
 
 

@@ -17,8 +17,6 @@ from knnkit.render.page import Section
 from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Cell, Column, Table, Tone, head
 
-#: Longest text of a card, in characters.
-_LONGEST = 4000
 #: Recall below this is named as a weakness.
 _WEAK = 0.8
 #: Characters that mean something in Markdown, or begin HTML.
@@ -172,4 +170,4 @@ def _body(part: Section) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", clean(text, _LONGEST).replace("&", "&amp;")).replace("<", "&lt;")
+    return _SPECIAL.sub(r"\\\1", clean(text).replace("&", "&amp;")).replace("<", "&lt;")

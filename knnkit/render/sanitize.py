@@ -10,8 +10,8 @@ import unicodedata
 
 from device_agent.shared.protocol import constants
 
-#: Longest text to show, in characters.
-LONGEST = 400
+#: Longest text to show, in characters: a command to type with a long path is whole.
+LONGEST = 4000
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 

@@ -162,3 +162,10 @@ def test_parity_has_a_line_for_each_target_and_a_table_as_wide_as_any(capsys: py
         ["a", "species", "40", "75.00", "%"],
         ["a", "health", "40", "100.00", "%"],
     ]
+
+
+def test_a_command_to_type_is_whole_however_long_its_paths_are() -> None:
+    command = f"`knnkit remove --target local --root /{'deep/' * 200}root`"
+    out = io.StringIO()
+    fleet_report.print_report(run(device("a", Outcome.FAILED, 1, hint=command)), out)
+    assert command in out.getvalue()
