@@ -78,21 +78,20 @@ def stream(store: Store, request: Request, start: Start) -> int:
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
     lines = answerer.splitter()
-    data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
         poll.register(descriptor, select.POLLIN)
     while not flags.stop:
-        if data:
-            answerer.answer(lines.feed(data))
-            if lines.cut_overlong():
-                answerer.refuse_overlong()
         if flags.take_reload():
             answerer.follow(always=True)
         data = _read(poll, source, flags, answerer)
         if data == b"":
             answerer.answer_last(lines.finish())
             return answerer.refused
+        if data:  # answered even if SIGTERM arrived meanwhile: it is no longer in the pipe
+            answerer.answer(lines.feed(data))
+            if lines.cut_overlong():
+                answerer.refuse_overlong()
     answerer.drop_last(lines.left)
     return 0
 

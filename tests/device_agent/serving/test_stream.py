@@ -312,6 +312,25 @@ def test_sigterm_finishes_what_was_read(pair: Pair) -> None:
     assert f"line {len(pair.lines) + 2}: the line is incomplete, so it has no answer" in err
 
 
+def test_sigterm_drops_no_row_that_left_the_pipe(pair: Pair) -> None:
+    readable, writable = os.pipe()
+    with Stream(pair.device, stdin=readable) as stream:
+        for count in range(1, 4):  # the agent waits for rows
+            os.write(writable, f"{pair.lines[0]}\n".encode())
+            assert stream.line() == pair.labels[pair.old][0], count
+        stream.process.send_signal(signal.SIGSTOP)
+        os.write(writable, "".join(f"{line}\n" for line in pair.lines).encode())
+        stream.process.send_signal(signal.SIGTERM)
+        stream.process.send_signal(signal.SIGCONT)
+        assert stream.process.wait(WAIT) == 0
+        os.close(writable)
+        out, err = stream.finish()
+        with os.fdopen(readable, "rb") as pipe:
+            left = pipe.read().decode().splitlines()
+    assert err == ""
+    assert [*out.splitlines(), *left] in ([*pair.labels[pair.old]], pair.lines)
+
+
 def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: Pair) -> None:
     device, line, label = own_pair.device, own_pair.lines[0], own_pair.labels[own_pair.old][0]
     with Stream(device) as stream:
