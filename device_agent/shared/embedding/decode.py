@@ -98,6 +98,10 @@ def is_one(input: Input, shape: tuple[int, ...]) -> bool:
         said = f"an array of the shape {shape} would be {shape[0]:,} sounds of {shape[1]} samples"
         raise BadInput(said, hint=audio.one_channel(shape))
     image = input.image
+    if image is None and input.audio is None and len(shape) > 1:
+        stage = input.stages[0]
+        width, size = math.prod(shape[1:]), math.prod(stage.shape)
+        return width * (shape[0] if stage.frames is None else stage.frames) == size
     if image is None or len(shape) not in (2, 3):
         return len(shape) == 1
     if len(shape) == 2:  # a grey picture, or rows of pixels

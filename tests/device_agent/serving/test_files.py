@@ -24,7 +24,7 @@ from device_agent.shared.embedding.files import IN_FOLDERS, files_of, is_raw, na
 from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Audio, Image, Input
+from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.inputs import FILES, open_source
 
@@ -184,13 +184,19 @@ def test_files_of_other_kinds_are_counted_once(tmp_path: Path, capsys: pytest.Ca
         ("picture", (5, 48), 5),
         ("picture", (5, 4, 4), 5),
         ("picture", (48,), 1),
+        ("array", (6, 8), 1),
+        ("array", (5, 48), 5),
+        ("array", (5, 6, 8), 5),
+        ("frames", (9, 8), 1),
+        ("frames", (5, 9, 8), 5),
     ],
 )
 def test_an_array_is_one_input_or_several(takes: str, shape: tuple[int, ...], answers: Any, tmp_path: Path) -> None:
-    """A folder's array is one input; a picture was answered as so many grey ones as it has rows."""
+    """A folder's array is one input; a picture was answered as so many grey ones as it has rows, an array, too."""
     np.save(tmp_path / "a.npy", np.zeros(shape))
-    input = Input(audio=Audio(16_000)) if takes == "sound" else Input(image=Image((4, 4)))
-    chain = Chain(input, ())
+    stage = Stage("stage-1.tflite", "", (1, 6, 8, 1), frames=6 if takes == "frames" else None)
+    inputs = {"sound": Input(audio=Audio(16_000)), "picture": Input(image=Image((4, 4)))}
+    chain = Chain(inputs.get(takes, Input((stage,))), ())
     source = open_source(str(tmp_path / "a.npy"), "npy")
     if isinstance(answers, str):
         with pytest.raises(BadInput, match=answers) as caught:
