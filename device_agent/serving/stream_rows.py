@@ -117,8 +117,9 @@ def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]
-    if info.input is not None:
-        return [(name, False) for name in (*info.input.columns, *map(str, info.input.stages[0].shape))]
+    if (raw := info.input) is not None:  # a sound or a picture becomes what the stages take, whatever its size
+        kind = "sound" if raw.audio else "picture" if raw.image else str(raw.stages[0].shape)
+        return [(name, False) for name in (*raw.columns, str(raw.width), kind)]
     if info.table is None:
         return [(name, True) for name in info.feature_names]
     return [(column.name, column.encoding == "number") for column in info.table.columns]

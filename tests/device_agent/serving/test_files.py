@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from device_agent.serving.columns import Columns
 from device_agent.serving.files import embedded
 from device_agent.serving.rows import Request, make_parser
+from device_agent.serving.stream_rows import StreamRows
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.decode import decode
 from device_agent.shared.embedding.files import IN_FOLDERS, files_of, is_raw, name_in
@@ -26,7 +27,8 @@ from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.tabular.inputs import FILES, open_source
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.tabular.inputs import FILES, Source, open_source
 
 SOUND = Chain(Input(audio=Audio(8_000)), [])
 PICTURE = Chain(Input(image=Image((4, 4), 1)), [])
@@ -325,3 +327,22 @@ def test_status_gets_the_counts_of_a_model_with_stages() -> None:
     parser = make_parser(info, "csv", request, Chain(Input(width=2), []))
     assert parser.parse(b"feature_0,feature_1,more\n1,2,3\n").rows.tolist() == [[1.0, 2.0]]
     assert [counter.take_counts() for counter in request.counters or ()] == [{"left_out": {"more": 1}}]
+
+
+def test_a_stream_of_pictures_follows_to_another_size_and_one_of_rows_does_not() -> None:
+    def taking(size: int, *, image: bool = True, width: int | None = None) -> Input:
+        stage = Stage("stage-1.tflite", "", (1, size, size, 3))
+        return Input((stage,), image=Image((size, size)) if image else None, width=width)
+
+    def follows(old: Input, new: Input) -> bool:
+        info = KnnInfo(
+            name="n", k=1, n_features=2, feature_names=("x", "y"), classes=(0, 1), metric="euclidean", input=old,
+            weights="uniform", scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
+        )  # fmt: skip
+        source, request = Source(0, "a pipe", "auto", b""), Request(None, None, "auto", None, Columns())
+        return StreamRows(info, source, request, Chain(old, [])).follow(replace(info, input=new), Chain(new, []))
+
+    assert follows(taking(4), taking(8))
+    assert not follows(taking(4, width=48), taking(8, width=192))
+    assert not follows(taking(4, image=False), taking(8, image=False))
+    assert not follows(taking(4), Input((Stage("stage-1.tflite", "", (1, -1)),), audio=Audio(8_000)))
