@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import TaughtRows
+from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 
 Label = int | str
 Cell = float | str | None
@@ -74,9 +75,16 @@ def _digest(parts: Sequence[object]) -> str:
 def fingerprint(info: KnnInfo) -> str:
     """Returns 16 hexadecimal digits that identify the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
-    more = [json_codec.to_plain(part) for part in (info.window, info.input) if part is not None]
+    more = [] if info.input is None else [json_codec.to_plain(_of_rows(info.input))]
     more += [] if info.targets is None else [{"targets": info.targets.names}]
     return hashlib.sha256(json.dumps([info.columns, kinds, *more]).encode()).hexdigest()[:16]
+
+
+def _of_rows(input: Input) -> Input:
+    """Returns `input` without what changes no row: where windows begin and end, how stages are run and checked."""
+    window = input.window and replace(input.window, hop=1, time=None, gap=None, recording=None)
+    stages = tuple(replace(stage, slides=False, reach=0, step=0) for stage in input.stages)
+    return replace(input, bound=0.0, window=window, stages=stages)
 
 
 def line_of(row: LocalRow) -> str:

@@ -10,6 +10,7 @@ import pytest
 from device_agent.shared.enrolment.enrolled import LocalRow, alike, difference, fingerprint, label_of
 from device_agent.shared.enrolment.joined import contained, join
 from device_agent.shared.protocol.constants import UNKNOWN
+from device_agent.shared.protocol.input_info import Input, Stage, Window
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo, LabelSets, Reject
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release.row_origins import Origins
@@ -90,3 +91,18 @@ def test_labels_that_look_alike_differ_in_their_code_points() -> None:
     assert difference("Rose", latin) == difference("\uff32ose", latin) == "in blanks or case"
     assert alike("\u0440\u043e\u0437\u0430", ["rose", "posa"]) is None, "a word of another script"
     assert alike("lilt", ["lily"]) is None
+
+
+def test_taught_rows_stay_however_windows_follow_each_other_and_stages_are_run() -> None:
+    stage = Stage("stage-1.tflite", "0" * 64)
+    own = Input((stage,), window=Window(("ax",), 32, 16, "t", 0.1))
+    fast = replace(stage, slides=True, reach=400, step=160)
+    same = replace(own, bound=0.2, stages=(fast,), window=Window(("ax",), 32, 8, recording="walk"))
+    others = [
+        replace(own, pool=("mean",)),
+        replace(own, stages=(replace(stage, hop=2),)),
+        replace(own, window=Window(("ax",), 40, 16, "t", 0.1)),
+    ]
+    found = [fingerprint(replace(INFO, input=each)) for each in (own, same, *others)]
+    assert found[0] == found[1]
+    assert len({*found}) == 4
