@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from device_agent.shared.enrolment.enrolled import fingerprint
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
 from knnkit.commands import _options, _output
@@ -102,9 +104,12 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
     Groups of one release are marked `doubtful`: the other release may have been trained on some of these rows.
     """
-    if before.info.feature_names != after.info.feature_names:
+    if _meaning(before.info) != _meaning(after.info):
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
-        raise UsageError(said, hint="--data rows.csv, with the columns of both")
+        hint = "--data rows.csv, with the columns of both"
+        if before.info.input or after.info.input:
+            hint = "knnkit deploy --dry-run, which counts the labels that change on each device"
+        raise UsageError(said, hint=hint)
     new, old = evaluated(arguments.after, after), evaluated(arguments.before, before)
     # With an origin, rows are float64.
     keys, others = ([row.tobytes() for row in each.after.astype(np.float64)] for each in (new, old))
@@ -113,6 +118,11 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
     own = np.array([key not in in_new for key in others], bool)
     only = (new.take(np.flatnonzero(~shared)), old.take(np.flatnonzero(own)))
     return [new.take(np.flatnonzero(shared)), *(replace(each, doubtful=True) for each in only)]
+
+
+def _meaning(info: KnnInfo) -> tuple[object, ...]:
+    """Returns what the features of a model are: their names, and the stages or transforms that compute them."""
+    return info.feature_names, info.input and fingerprint(info), info.table and info.table.transforms
 
 
 def evaluated(path: Path, model: StoredModel) -> Asked:

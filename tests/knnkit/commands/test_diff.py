@@ -97,6 +97,7 @@ def test_what_cannot_be_compared_leads_out(
     broken.write_bytes(b"TFL3" * 100)
     for words, said, hint in (
         ((releases["iris"], releases["digits"]), "have different features", "--data rows.csv"),
+        ((releases["motion"], releases["motion-long"]), "have different features", "knnkit deploy --dry-run"),
         ((model, releases["iris"]), "is a model file, which has no evaluation rows", "--data rows.csv, or name the "),
         ((tmp_path / "none", releases["iris"]), "no such file", "name a release directory"),
         ((broken, releases["iris"]), "is not a knnkit model", "knnkit build"),
