@@ -88,7 +88,7 @@ def list_files(
         raise DataError(f"{sources[0]}: no {', '.join(suffixes)} file; {others}", hint=hint, key=FILE)
     groups = None if group is None else tuple(_part(parts, group, sources[0], "split") for _, parts in found)
     labels = tuple(_part(parts, label, sources[0], "label") for _, parts in found)
-    return RawFiles(paths, _names(paths), labels, groups, str(sources[0]), others)
+    return RawFiles(paths, relative_names(paths), labels, groups, str(sources[0]), others)
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
@@ -133,10 +133,10 @@ def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
     rows = [row for _, row in table]
     paths = tuple(file.parent / row[places["path"]] for row in rows)
     groups = tuple(row[places["split"]] for row in rows) if group else None
-    return RawFiles(paths, _names(paths), tuple(row[places["label"]] for row in rows), groups, str(file))
+    return RawFiles(paths, relative_names(paths), tuple(row[places["label"]] for row in rows), groups, str(file))
 
 
-def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+def relative_names(paths: Sequence[Path]) -> tuple[str, ...]:
     """Returns the paths, relative to the deepest folder that contains them all."""
     paths = [path.absolute() for path in paths]
     common = max(set.intersection(*(set(path.parents) for path in paths)), key=lambda folder: len(folder.parts))

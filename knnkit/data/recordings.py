@@ -2,7 +2,7 @@
 
 A recording is a CSV file, or all lines of a CSV file with the same recording name. The device's code cuts the windows,
 so a board cuts a stream in the same way. Bad lines are counted, and no window contains one. A window whose samples have
-different labels is left out of training. Never puts samples of two recordings into one window.
+different labels, or none, is left out of training. Never puts samples of two recordings into one window.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from knnkit.data import listing, precision
 from knnkit.data.csv_file import open_text, text_blocks
 from knnkit.data.dataset import Dataset, label_array, require_label
 from knnkit.data.patterns import TEXTS, expand, require_utf8, unreadable
+from knnkit.data.raw_files import relative_names
 from knnkit.errors import FILE, DataError
 
 #: Parts of the names of columns of times.
@@ -78,8 +79,8 @@ class _Windows:
     labels: list[str]
     names: list[str]  # recordings
     groups: list[str]
-    ids: list[str]  # file name and lines of each window: `walk.csv 2-129`
-    mixed: int  # windows with two labels, which are left out
+    ids: list[str]  # file and lines of each window: `walks/1.csv 2-129`
+    mixed: int  # windows with two labels or none, which are left out
     bad: int  # lines that cannot be read
     jumps: int  # steps of time that no window spans
     step: float  # usual step of time
@@ -89,7 +90,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     """Returns the windows of all recordings in the files as rows, whose features are `window.feature_names`.
 
     `Dataset.beside` holds each window's cell in the column `group`, or its recording if `group` is None; `Dataset.ids`
-    holds its file name and line numbers.
+    holds its file, from the folder that contains all files, and its line numbers.
 
     Raises:
         DataError: a file or column is missing, a recording has two groups, or no window is complete.
@@ -97,17 +98,19 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     paths = expand(sources)
     own = _labels_of(labels, paths)
     warnings: list[str] = []
-    found = [_cut(path, window, labels.column, own.get(path), group, warnings) for path in paths]
+    files = zip(paths, relative_names(paths))
+    found = [_cut(path, name, window, labels.column, own.get(path), group, warnings) for path, name in files]
     source = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     if mixed := sum(each.mixed for each in found):
-        warnings.append(f"{source}: {mixed:,} windows with samples of two labels are left out")
+        warnings.append(f"{source}: {mixed:,} windows with samples of two labels, or without a label, are left out")
     all_labels, names, groups, ids = (
         [text for each in found for text in getattr(each, key)] for key in ("labels", "names", "groups", "ids")
     )
     if not all_labels:
         said = f"{source}: no window of {window.rows} samples with one label is complete"
         raise DataError("\n".join([*warnings[:_SHOWN], said]), hint=_without_windows(found, window))
-    _require_one_group(names, groups, source)
+    for path, cut in zip(paths, found):
+        _require_one_group(cut.names, cut.groups, str(path))
     rows = precision.float32_if_enough(np.concatenate([each.rows for each in found]))
     beside, each = (np.array(groups), np.array(ids)), Counter(names).values()
     counts = f"{len(names):,} windows of {counted(len(each), 'recording')}, {min(each):,} to {max(each):,} of each"
@@ -115,11 +118,13 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     return Cut(made, tuple(warnings), counts)
 
 
-def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
+def _cut(
+    path: Path, file: str, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]
+) -> _Windows:
     """Cuts the windows of one file; adds bad lines and gaps to `warnings`.
 
-    `own` is the label of all its samples; None: the column `label` has their labels. `group` is the column with their
-    groups; None: each recording is a group.
+    `file` is the file's name in ids. `own` is the label of all its samples; None: the column `label` has their labels.
+    `group` is the column with their groups; None: each recording is a group.
     """
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
@@ -131,9 +136,9 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
 
     labels, names = column(columns[0], own or ""), column(window.recording, str(path))
     changes = np.cumsum(np.append(True, labels[1:] != labels[:-1])[:count])
-    pure = changes[last] == changes[last - window.rows + 1]
+    pure = (changes[last] == changes[last - window.rows + 1]) & (labels[last] != "")
     last, groups = last[pure], column(group, "") if group else names
-    ids = [f"{path.name} {found.lines[end - window.rows + 1]}-{found.lines[end]}" for end in last.tolist()]
+    ids = [f"{file} {found.lines[end - window.rows + 1]}-{found.lines[end]}" for end in last.tolist()]
     for place in last[np.unique(labels[last], return_index=True)[1]].tolist():
         require_label(str(labels[place]), f"{path}, line {found.lines[place]}")
     texts = [values[last].tolist() for values in (labels, names, groups)]

@@ -56,6 +56,8 @@ def test_the_same_windows_however_they_are_labelled_and_stored(folder: Path, tmp
     assert cut.counts == f"{sum(each):,} windows of {len(each)} recordings, {min(each):,} to {max(each):,} of each"
     by_list = recordings.load(files, WINDOW, Labels("label", folder / "labels.csv")).windows
     assert by_column.labels.tolist() == by_folder.labels.tolist()
+    assert by_folder.ids is not None
+    assert len(set(by_folder.ids.tolist())) == sum(each), "the folders have files of the same names"
     assert by_list.labels.tolist() == [label.upper() for label in by_column.labels]
     one, lines = tmp_path / "one.csv", ["walk_id,t,ax,ay,az,activity"]
     for path in sorted(folder.glob("*/*.csv")):
@@ -76,6 +78,11 @@ def test_a_window_of_two_labels_is_left_out(tmp_path: Path) -> None:
     assert found.windows.labels.tolist() == ["a", "b", "b"]
     assert found.windows.rows[:, 2].tolist() == [0, 48, 64]
     assert any("2 windows with samples of two labels" in said for said in found.warnings)
+    text = (tmp_path / "r.csv").read_text().replace(",a\n", ",\n")
+    (tmp_path / "r.csv").write_text(text)
+    found = recordings.load([tmp_path / "r.csv"], WINDOW, COLUMN)
+    assert found.windows.labels.tolist() == ["b", "b"]
+    assert any("3 windows with samples of two labels, or without a label," in said for said in found.warnings)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -99,6 +106,9 @@ def test_a_group_is_of_whole_recordings(tmp_path: Path) -> None:
     torn = build(tmp_path, "files: '*.csv', label: activity", "columns: [ax], rows: 9", ", split: {group: person}")
     with pytest.raises(DataError, match="windows of two groups"):
         source.load(torn)
+    how = "columns: [ax], rows: 9, recording: activity"  # each file names its recordings from the beginning
+    again = build(tmp_path, "files: '[abc].csv', label: activity", how, ", split: {group: person}")
+    assert source.load(again).how == "group"
 
 
 WRONG_DATA = {
