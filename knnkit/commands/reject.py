@@ -74,11 +74,13 @@ def _measure(
     arguments: argparse.Namespace, material: Material, reference: Reference, classes: tuple[int | str, ...], seed: int
 ) -> Trade:
     label, kth = calibration_rows(reference, seed, material.spare)
-    calibration = Measured(label, kth, label)
+    every = len(reference.enrolled) + (0 if material.spare is None else len(material.spare.rows))
+    calibration = Measured(label, kth, label, every)
     ordinary = calibration
     if material.held_out is not None:
         held_out = material.held_out.take(drawn(len(material.held_out.rows), most_calibrated(reference), seed))
-        ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
+        truth = codes_of(classes, held_out.labels)
+        ordinary = replace(_ask(reference, held_out.rows), truth=truth, of=len(material.held_out.rows))
     strangers = None
     if arguments.strangers is not None:
         if material.window is not None:
@@ -89,6 +91,7 @@ def _measure(
             raise UsageError(said, hint="leave --strangers out: the held-out inputs are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
         strangers = _ask(reference, rows[drawn(len(rows), most_calibrated(reference), seed)])
+        strangers = replace(strangers, of=len(rows))
     return Trade(calibration, ordinary, strangers, reference.n_classes)
 
 
@@ -141,10 +144,9 @@ def _class_table(level: Level, labels: tuple[str, ...], strangers: bool) -> Tabl
 
 def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ...]) -> tuple[str, ...]:
     ordinary = "held-out rows" if material.held_out is not None else "training rows, each without itself"
-    rows = count(len(trade.ordinary.label), "row")
-    notes = [f"ordinary rows: {rows} ({ordinary})"]
+    notes = [f"ordinary rows: {_counted(trade.ordinary)} ({ordinary})"]
     if trade.strangers is not None:
-        notes.append(f"strangers: {count(len(trade.strangers.label), 'row')}")
+        notes.append(f"strangers: {_counted(trade.strangers)}")
     rare = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
     if rare and len(rare) < len(labels):
         said = few(list(map(clean, rare)))
@@ -154,6 +156,11 @@ def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ..
     accepted = "" if level.accepted is None else f", accepts {percent(level.accepted)} of strangers"
     notes.append(f"reject: {_written(level, labels)} rejects {percent(level.rejected)} of ordinary rows{accepted}")
     return tuple(notes)
+
+
+def _counted(found: Measured) -> str:
+    rows = len(found.label)
+    return count(rows, "row") if found.of <= rows else f"{rows:,} of {found.of:,} rows, drawn at random"
 
 
 def _written(level: Level, labels: tuple[str, ...]) -> str:

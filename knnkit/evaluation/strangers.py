@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.protocol.constants import UNKNOWN
 from knnkit.model.reference.calibration import calibrate
 
 #: Shares in the table.
@@ -25,13 +26,14 @@ _FINE = np.round(np.arange(0.001, 1.0, 0.001), 3)
 class Measured:
     """Answers of a model to n rows."""
 
-    label: NDArray[np.int32]  # (n,) if nothing is rejected
+    label: NDArray[np.int32]  # (n,) if nothing is rejected; UNKNOWN: a kernel ends before the nearest row
     kth: NDArray[np.float64]  # (n,) distance of the k-th neighbour
     truth: NDArray[np.int32]  # (n,) true class of held-out rows; of other rows, `label`
+    of: int = 0  # number of rows from which these were drawn; at most n: these are all rows
 
     def beyond(self, thresholds: tuple[float, ...]) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether the k-th neighbour is beyond the class's threshold, so that a row is "unknown"."""
-        return np.asarray(self.kth > np.array(thresholds)[self.label])
+        """Returns (n,) bool: whether a row is "unknown": its k-th neighbour is beyond its class's threshold."""
+        return np.asarray((self.label == UNKNOWN) | (self.kth > np.array(thresholds)[self.label]))
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class Trade:
         thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
         unknown = self.ordinary.beyond(thresholds)
         taken = None if self.strangers is None else self.strangers.label[~self.strangers.beyond(thresholds)]
-        rows = np.bincount(self.ordinary.truth, minlength=self.n_classes)
-        rejected = np.bincount(self.ordinary.truth[unknown], minlength=self.n_classes)
+        known = self.ordinary.truth != UNKNOWN
+        rows = np.bincount(self.ordinary.truth[known], minlength=self.n_classes)
+        rejected = np.bincount(self.ordinary.truth[known & unknown], minlength=self.n_classes)
         strangers = np.bincount([] if taken is None else taken, minlength=self.n_classes)
         shares = [(own or {}).get(code, share) for code in range(self.n_classes)]
         classes = zip(shares, thresholds, rows.tolist(), rejected.tolist(), strangers.tolist())

@@ -19,6 +19,7 @@ from knnkit import cli
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError
 from knnkit.evaluation.strangers import Measured, Trade
+from knnkit.model import build
 from knnkit.model.build import calibration_rows, make_reference
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import enrol
@@ -71,6 +72,31 @@ def test_the_table_counts_what_the_model_answers(own: dict[str, float], metric: 
     assert (widest.accepted, strictest.rejected) == (goal, least)
     assert trade.level(widest.share + 0.001).accepted > goal  # type: ignore[operator]
     assert trade.level(strictest.share - 0.001).rejected > least
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_rows_beyond_a_kernel_are_unknown_in_the_table(held_out: bool) -> None:
+    training, strangers = rows_of(1), np.random.default_rng(3).uniform(-20, 20, (300, 2)).astype(np.float32)
+    spec = KnnSpec("m", 3, weights="epanechnikov", bandwidth=0.05)
+    plain, rejecting = (
+        make_reference(replace(spec, reject=share), enrol(training, [], "euclidean")) for share in (None, 0.9)
+    )
+    label, kth = calibration_rows(plain, 0)
+    ordinary, answered = Measured(label, kth, label), rejecting.leave_one_out(np.arange(len(training.rows))).label
+    assert UNKNOWN in label
+    if held_out:
+        rows = rows_of(2, 300)
+        answers, answered = plain.answer(rows.rows), rejecting.answer(rows.rows).label
+        truth = np.array([NAMES.index(each) for each in rows.labels], np.int32)
+        ordinary = Measured(answers.label, answers.distances[:, 2], truth)
+    answers = plain.answer(strangers)
+    trade = Trade(
+        Measured(label, kth, label), ordinary, Measured(answers.label, answers.distances[:, 2], answers.label), 3
+    )
+    level = trade.level(0.9)
+    assert level.rejected == np.mean(answered == UNKNOWN)
+    assert level.accepted == np.mean(rejecting.answer(strangers).label != UNKNOWN)
+    assert sum(each.rows for each in level.classes) == int((ordinary.truth != UNKNOWN).sum())
 
 
 def test_a_device_rejects_by_the_share_of_the_class(device: DeviceProcess, tmp_path: Path) -> None:
@@ -129,6 +155,13 @@ def test_the_command_reads_strangers_as_a_device_does(
     assert "strangers accepted" in said.out
     assert "reject: 0." in said.err
     assert "data:image/png" in Path("r.html").read_text()
+    assert "ordinary rows: 120 rows (held-out rows)" in said.err
+    with monkeypatch.context() as few:
+        few.setattr(build, "_CALIBRATION_ROWS", 40)
+        assert cli.main(["reject", "--strangers", "s.csv"]) == 0
+        said = capsys.readouterr()
+        assert "ordinary rows: 40 of 120 rows, drawn at random (held-out rows)" in said.err
+        assert "strangers: 40 of 50 rows, drawn at random" in said.err
     Path("radius.yaml").write_text("model: {name: m, data: {file: rows.csv}, radius: 1.0}\nsigning: {key: s.pem}\n")
     assert cli.main(["reject", "-c", "radius.yaml"]) == 2
     assert "leave radius out" in capsys.readouterr().err
