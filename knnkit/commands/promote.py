@@ -119,7 +119,8 @@ def _gain(build: Build, material: Material, new: Dataset, promotion: Promotion) 
     truth = tuple(map(str, new.labels.tolist()))
     origins = with_changes(origins_of(new), source=f"{rows.FIELD}/{promotion.path.name}")
     fresh = Asked(new.rows, new.rows, truth, origins, tuple(range(len(truth))), measures=False)
-    asked = (evaluated(build.release.dir, before), fresh)
+    changed = before.info.fingerprint != material.fingerprint  # other rows may be held out now
+    asked = (replace(evaluated(build.release.dir, before), doubtful=changed), fresh)
     return flips.compare(before, after, [flips.affordable(before, after, each) for each in asked])
 
 
