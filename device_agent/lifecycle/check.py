@@ -150,16 +150,18 @@ def _certify(
         model.exactly(golden.rows[0])  # finds damaged float64 tables now, not at the first uncertain row
     latency = measure(model, golden)
     gates = verdict.manifest.gates
-    if other is not None:  # rows of somebody's own need not hold every class
+    info = model.info
+    if other is not None:  # rows of somebody's own need not hold every class, and are not among the held-out rows
+        info = replace(info, evaluation=None)
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
     of_host = gates if model.chain is None else model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms)
     values = None if model.info.targets is None else model.values_of(answers)
-    found = judge(golden, answers, model.info, of_host, p50_ms=latency.p50_ms if latency else None, values=values)
+    found = judge(golden, answers, info, of_host, p50_ms=latency.p50_ms if latency else None, values=values)
     own, label = None, answers.label
     if model.chain is not None:
         from device_agent.lifecycle.own_rows import check_own_rows
 
-        own = check_own_rows(model, model.chain, golden, gates, found)
+        own = check_own_rows(model, info, golden, gates, found)
         found, label = own.verdict, own.label
     taught, wrong = None, ""
     if model.info.enrol is not None and root is not None and other is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from device_agent.shared.golden import embeddings, error_gates, judge
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.model_info import Gates, KnnInfo
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.queries import narrow, origin_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from device_agent.inference.tflite_knn import TfliteKNN
-    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.golden.golden_set import Golden
 
 
@@ -35,16 +34,17 @@ class OwnRows:
     label: NDArray[np.int32]  # (n,) class indices that the device answers to these rows
 
 
-def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:
+def check_own_rows(model: TfliteKNN, info: KnnInfo, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:
     """Compares the rows that this device computes from the golden inputs with the host's rows.
 
-    `chain` are the loaded stages, and `found` is the verdict on this device's answers to the host's rows. The result
-    has this verdict with the accuracy on this device's own rows, and with the gates that these rows miss.
+    `info` is knn.json; without its `evaluation`, all golden rows count alike. `found` is the verdict on this device's
+    answers to the host's rows. The result has this verdict with the accuracy on this device's own rows, and with the
+    gates that these rows miss.
 
     Raises:
         ModelUnusable: an input cannot be read, or a stage fails.
     """
-    rows = own_golden(golden, model.info, chain).rows
+    rows = own_golden(golden, info, model.chain).rows
     answers, origin = model.classify(rows), origin_of(model.info.origin)
     own, host, exact_knn = narrow(rows, origin), narrow(golden.rows, origin), model.get_exact()
     exact = exact_knn.answers(own)
@@ -54,7 +54,7 @@ def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates,
     check = embeddings.judge_embeddings(
         golden, model.info, answers.label, exact_knn.moved(host, own), int((~same).sum()), gates.margin
     )
-    verdict = judge.judge(golden, answers, model.info, replace(gates, latency_ms=None))
+    verdict = judge.judge(golden, answers, info, replace(gates, latency_ms=None))
     by_parity = tuple(said for said in verdict.failures if not said.startswith("parity"))
     failures = (*found.failures, *error_gates.stage_failures(check), *by_parity)
     measured = {name: getattr(verdict, name) for name in ("accuracy", "accuracy_rows", "accepted", "confusion")}

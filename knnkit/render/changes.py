@@ -17,6 +17,7 @@ from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import FleetReport
 from knnkit.render.figures import lines
 from knnkit.render.page import Section
+from knnkit.render.sanitize import count
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
     for names, proof in alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
         who = names[0] if len(names) == 1 else f"{len(names):,} devices"
-        found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
+        found += [
+            (f"{who}: {line}", "") for line in (lines(figures, most=3, accuracy=proof.accuracy) if figures else ())
+        ]
         measured = described(proof.errors) or described_columns(proof.columns)
         found += [(f"{who}: {measured}", "")] if measured else []
         found += [(f"{who}: {line}", tone) for line, tone in change_lines(proof.compared)]
@@ -97,7 +100,7 @@ def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[st
 
 
 def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
-    return f"{flip.count:,} rows" if rows is None else rows.listed(flip.rows, flip.count)
+    return count(flip.count, "row") if rows is None else rows.listed(flip.rows, flip.count)
 
 
 def alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
@@ -143,7 +146,7 @@ def overall(measured: list[ClassChange]) -> str:
     balanced = [sum(column) / len(shares) for column in ([each[0] for each in shares], [each[1] for each in shares])]
     before, after = min(shares), min(shares, key=lambda share: (share[1], share[2]))
     return (
-        f"accuracy {_pair(accuracy)}, balanced accuracy {_pair(balanced)}, "
+        f"accuracy {_pair(accuracy)} on {count(rows, 'golden row')}, balanced accuracy {_pair(balanced)}, "
         f"worst class {before[2]} {percent(before[0])} -> {after[2]} {percent(after[1])}"
     )
 

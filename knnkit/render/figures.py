@@ -8,8 +8,12 @@ from knnkit.evaluation.metrics import Figures, of_evaluation, percent
 from knnkit.render.sanitize import count
 
 
-def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
-    """Returns figures as lines: overall, then the `most` worst classes. `how`: text about the split; "": not shown."""
+def lines(figures: Figures, how: str = "", most: int = 10, accuracy: float | None = None) -> list[str]:
+    """Returns figures as lines: overall, then the `most` worst classes. `how`: text about the split; "": not shown.
+
+    `accuracy` is that of a certificate. If it differs from the one in `figures`, golden rows were drawn by class, and
+    say nothing about precision.
+    """
     low, high = figures.interval
     rows = count(figures.rows, "held-out row")
     if figures.of is not None:
@@ -18,18 +22,22 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
         f"accuracy {percent(figures.accuracy)} on {rows}{f' ({how})' if how else ''}, "
         f"95 % interval {percent(low)} to {percent(high)}; balanced accuracy {percent(figures.balanced_accuracy)}"
     ]
+    by_class = accuracy is not None and abs(accuracy - figures.accuracy) > 1e-9
+    if by_class:
+        rows = f"{figures.rows:,} golden rows, each class by its share of all held-out rows"
+        found = [f"accuracy {percent(accuracy)} on {rows}; balanced accuracy {percent(figures.balanced_accuracy)}"]
     if figures.answered < figures.rows:
         right = "" if figures.answered_accuracy is None else f", {percent(figures.answered_accuracy)} of them right"
         found.append(f"answered {figures.answered:,} of {figures.rows:,} rows ({percent(figures.coverage)}){right}")
     for each in figures.classes[:most]:
         recall = f"recall {percent(each.recall)} ({each.right:,} of {count(each.support, 'row')})"
-        precision = f", precision {percent(each.precision)}" if each.answered else ""
+        precision = f", precision {percent(each.precision)}" if each.answered and not by_class else ""
         found.append(f"class {each.label}: {recall if each.support else 'not measured (no held-out row)'}{precision}")
-    if len(figures.classes) > most:
-        least = figures.classes[most].recall
+    if others := figures.classes[most:]:
+        least, lost = others[0].recall, sum(each.recall is None for each in others)
         better = "not measured" if least is None else f"recall {percent(least)}{' or more' if least < 1 else ''}"
-        others = len(figures.classes) - most
-        found.append(f"the other {f'{others:,} classes' if others > 1 else 'class'}: {better}")
+        better += f", {lost:,} of them not measured" if 0 < lost < len(others) else ""
+        found.append(f"the other {f'{len(others):,} classes' if len(others) > 1 else 'class'}: {better}")
     return found
 
 
@@ -71,8 +79,8 @@ def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:
     if not measured:
         return f"label sets with coverage {percent(sets.coverage)}, not measured"
     share, rows, label = min(measured, key=lambda each: each[0])
+    held, total = percent(sum(sets.covered) / sum(sets.rows)), count(sum(sets.rows), "held-out row")
     return (
-        f"label sets with coverage {percent(sets.coverage)}: they hold the right label for "
-        f"{percent(sum(sets.covered) / sum(sets.rows))} of {sum(sets.rows):,} held-out rows, least often for class "
-        f"{label} ({percent(share)} of {rows:,}); {sets.size or 0.0:.2f} labels in a set on average"
+        f"label sets with coverage {percent(sets.coverage)}: they hold the right label for {held} of {total}, least "
+        f"often for class {label} ({percent(share)} of {rows:,}); {sets.size or 0.0:.2f} labels in a set on average"
     )

@@ -164,5 +164,6 @@ def _accuracy(proof: Certificate) -> str:
     """Returns the accuracy as text; `before -> after` if the release was compared with the one before."""
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
-    before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""
-    return before + score(proof)
+    if rows <= 0 or abs(sum(each.after for each in classes) / rows - (proof.accuracy or 0.0)) > 1e-9:
+        return score(proof)  # of golden rows that were drawn by class, the accuracy before is not known
+    return f"{percent(sum(each.before for each in classes) / rows)} -> {score(proof)}"

@@ -66,9 +66,10 @@ def judge(
     """Compares `answers` to the golden rows with the reference's answers, and applies the gates.
 
     `answers` has `label`, `probabilities`, `indices` and `distances`. Accuracy counts all rows whose true class is
-    known; "unknown" counts as wrong. `p50_ms` is the median time of one row in milliseconds; if None, the latency gate
-    is not applied. `values` are the (n, t) answers of a regression or of label columns: a row whose values differ from
-    the reference's is different, too.
+    known; "unknown" counts as wrong. If these are a part of the held-out rows of `info.evaluation`, each class counts
+    by its share of all. `p50_ms` is the median time of one row in milliseconds; if None, the latency gate is not
+    applied. `values` are the (n, t) answers of a regression or of label columns: a row whose values differ from the
+    reference's is different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
@@ -93,7 +94,7 @@ def judge(
     differences = tuple(
         _difference(golden, answers, info, row, errors[row]) for row, kind in enumerate(kinds) if kind == "different"
     )
-    accuracy, accepted, count, confusion = _score(golden, answers, len(info.classes))
+    accuracy, accepted, count, confusion = _score(golden, answers, info)
     by_class = class_failures(gates, golden, np.asarray(answers.label), info)
     different = kinds.count("different")
     return Verdict(
@@ -169,14 +170,28 @@ def label_text(info: KnnInfo, index: int) -> str:
 
 
 def _score(
-    golden: Golden, answers: Any, n_classes: int
+    golden: Golden, answers: Any, info: KnnInfo
 ) -> tuple[float | None, float | None, int, tuple[tuple[int, ...], ...]]:
     known = np.flatnonzero(golden.truth >= 0)
     if len(known) == 0:
         return None, None, 0, ()
     truth, label = golden.truth[known], np.asarray(answers.label)[known]
-    confusion = _confusion(truth, label, n_classes) if n_classes <= MAX_CONFUSED else ()
-    return float(np.mean(label == truth)), float(np.mean(label != UNKNOWN)), len(known), confusion
+    confusion = _confusion(truth, label, len(info.classes)) if len(info.classes) <= MAX_CONFUSED else ()
+    weights = _weights(truth, info)
+    right, accepted = (float(np.average(each, weights=weights)) for each in (label == truth, label != UNKNOWN))
+    return right, accepted, len(known), confusion
+
+
+def _weights(truth: NDArray[np.int32], info: KnnInfo) -> NDArray[np.float64] | None:
+    """Returns (n,) weights by which each class counts as among all held-out rows; None: all of them are golden rows.
+
+    Of many held-out rows, a golden set has more rows of rare classes than their share. `truth` are its true classes.
+    """
+    found, counts = info.evaluation, np.bincount(truth, minlength=len(info.classes))
+    if found is None or (found.of or found.rows) <= len(truth) or len(found.support) != len(counts):
+        return None
+    weights = np.array(found.support)[truth] / counts[truth]
+    return weights if weights.any() else None
 
 
 def class_failures(gates: Gates, golden: Golden, label: NDArray[np.int32], info: KnnInfo) -> tuple[str, ...]:

@@ -148,7 +148,9 @@ class Certificate:
     different: int
     differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
     largest_distance_error: float  # greatest difference from a distance of the float64 reference
-    accuracy: float | None  # share of right answers; None for a regression, or if no true class is known
+    #: share of right answers (of a part of the held-out rows: each class by its share of all); None for a regression,
+    #: or if no true class is known
+    accuracy: float | None
     accuracy_rows: int
     accepted: float | None  # share of evaluation rows that were not "unknown"
     confusion: tuple[tuple[int, ...], ...]  # [t][p]: evaluation rows of class t answered p; last column: "unknown"

@@ -78,6 +78,9 @@ def test_the_worst_class_is_shown_first_and_unknown_apart() -> None:
     assert lines[2] == "class fall: recall 10.00 % (1 of 10 rows), precision 100.00 %"
     assert figures.lines(found, "stratified", most=2)[-1] == "the other class: recall 100.00 %"
     assert figures.lines(found, "stratified", most=1)[-1] == "the other 2 classes: recall 90.00 % or more"
+    gaps = metrics.of_evaluation(Evaluation("group", 9, (5, 4, 0), (5, 3, 0), (6, 3, 0)), ("a", "b", "c"))
+    assert gaps is not None
+    assert figures.lines(gaps, most=1)[-1] == "the other 2 classes: recall 100.00 %, 1 of them not measured"
     never = metrics.of_evaluation(Evaluation("stratified", 9, (9, 0, 0), (9, 0, 0), (8, 0, 1)), ("a", "b", "c"))
     assert never is not None
     assert figures.lines(never)[-2:] == [
@@ -114,7 +117,8 @@ def test_a_gallery_is_measured_without_each_row_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "shown"), [(None, "–"), (1.0, "100.00 %"), (0.999999, "99.99 %"), (0.9433333, "94.33 %"), (0.0, "0.00 %")]
+    ("share", "shown"),
+    [(None, "–"), (1.0, "100.00 %"), (0.999999, "99.99 %"), (0.9433333, "94.33 %"), (1e-9, "0.01 %"), (0.0, "0.00 %")],
 )
-def test_a_share_is_never_rounded_up_to_all(share: float | None, shown: str) -> None:
+def test_a_share_is_never_rounded_to_all_or_nothing(share: float | None, shown: str) -> None:
     assert metrics.percent(share) == shown

@@ -33,13 +33,23 @@ def run(compared: Compared | None, **more: object) -> FleetReport:
 def test_a_fall_is_said_first_overall_then_by_class_then_by_row() -> None:
     said = [line for line, _ in changes.evaluation_lines(run(FALLS), lambda _: ROWS) if " -> " in line or "now" in line]
     assert said == [
-        "2 devices: accuracy 92.86 % -> 71.43 %, balanced accuracy 95.00 % -> 57.50 %, "
+        "2 devices: accuracy 92.86 % -> 71.43 % on 14 golden rows, balanced accuracy 95.00 % -> 57.50 %, "
         "worst class apple 90.00 % -> banana 25.00 %, against fruit 1.3.0",
         "2 devices: class banana: recall 100.00 % -> 25.00 % (4 -> 1 of 4 rows)",
         "2 devices: class banana, now answered apple: evaluation rows 1, 5, 7",
     ]
     tones = dict(changes.evaluation_lines(run(FALLS)))
     assert tones["2 devices: the class 'date' of fruit 1.3.0 no longer exists"] == "warn"
+
+
+def test_the_accuracy_of_golden_rows_drawn_by_class_is_that_of_the_certificate() -> None:
+    cells = ((97, 3, 0, 0), (6, 24, 0, 0), (1, 0, 29, 0))
+    report = run(FALLS, confusion=cells, accuracy=0.99)
+    said = [line for line, _ in changes.evaluation_lines(report)]
+    rows = "160 golden rows, each class by its share of all held-out rows"
+    assert said[0] == f"2 devices: accuracy 99.00 % on {rows}; balanced accuracy 91.22 %"
+    assert said[1] == "2 devices: class banana: recall 80.00 % (24 of 30 rows)"
+    assert fleet_report._accuracy(report.devices[0].certificate) == "99.00 %"  # type: ignore[arg-type]
 
 
 def test_a_missed_gate_names_its_rows_where_nothing_ran_before() -> None:

@@ -13,7 +13,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.constants import MAX_DIFFERENCES
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Gates, KnnInfo
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
 
 INFO = KnnInfo("m", 2, 1, ("x",), ("a", "b"), "euclidean", "uniform", "none", 9, 2, "0" * 64, "2.5.0", {})
 GOLDEN = Golden(
@@ -163,6 +163,22 @@ def test_accuracy_counts_an_unknown_as_wrong_and_gates_are_named() -> None:
     unknown = dataclasses.replace(golden, truth=np.array([-1, -1], np.int32))
     assert judge(unknown, told, INFO, Gates()).accuracy is None
     assert "no golden row has a known true class" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
+
+
+def test_a_rare_class_counts_in_the_accuracy_as_among_all_held_out_rows() -> None:
+    golden, told = dataclasses.replace(GOLDEN, label=np.array([0, -1], np.int32)), right()
+    told.label[1] = -1
+    for evaluation, share in (
+        (None, 0.5),
+        (Evaluation("random", 2, (1, 1), (1, 0), (1, 0)), 0.5),  # the golden rows are all of them
+        (Evaluation("random", 1000, (990, 10), (990, 0), (990, 0)), 0.99),
+        (Evaluation("random", 2, (1, 1), (1, 0), (1, 0), of=7000), 0.5),
+        (Evaluation("random", 1000, (0, 0), (0, 0), (0, 0)), 0.5),
+    ):
+        verdict = judge(golden, told, dataclasses.replace(INFO, evaluation=evaluation), Gates(accuracy=share - 1e-9))
+        assert verdict.failures == ()
+        assert (verdict.accuracy, verdict.accepted) == (pytest.approx(share), pytest.approx(share))
+        assert judge(golden, told, dataclasses.replace(INFO, evaluation=evaluation), Gates(accuracy=0.999)).failures
 
 
 def test_a_gate_is_kept_at_its_very_limit() -> None:
