@@ -118,10 +118,12 @@ class TfKNN:
     def __repr__(self) -> str:
         """Returns the text that a notebook shows: name, source, size, classes or targets, k, metric and weights."""
         spec, held = self.fitted.spec, self.fitted.enrolment
-        what = f"{len(held.classes)} classes" if self.fitted.labelled else "no labels"
+        what = constants.counted(len(held.classes), "class", "classes") if self.fitted.labelled else "no labels"
         if held.targets is not None:
             what = f"{'labels' if held.target_classes else 'targets'} {', '.join(held.target_names)}"
-        size = f"{len(held)} rows x {len(held.feature_names)} features, {what}"
+        size = (
+            f"{constants.counted(len(held), 'row')} x {constants.counted(len(held.feature_names), 'feature')}, {what}"
+        )
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -124,15 +124,16 @@ def describe_check(certificate: reports.Certificate) -> str:
     total = certificate.identical + certificate.equivalent + certificate.different
     text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
     if certificate.accuracy is not None:
-        text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+        rows = constants.counted(certificate.accuracy_rows, "row")
+        text += f", accuracy {constants.percent(certificate.accuracy)} on {rows}"
     if (own := certificate.embedding) is not None:
         differ = own.labels_open + own.labels_different
         text += f", raw inputs: largest error of the stages {own.largest_error:.2g} (bound {own.bound:g})"
         text += f", {differ} of {own.rows} labels differ from the host's"
-    if certificate.errors:
-        from device_agent.shared.golden.error_gates import described
+    if certificate.errors or certificate.columns:
+        from device_agent.shared.golden.error_gates import described, described_columns
 
-        text += f", {described(certificate.errors)}"
+        text += f", {described(certificate.errors) or described_columns(certificate.columns)}"
     if certificate.latency:
         text += f", {certificate.latency.p50_ms:.3f} ms a row"
     return text

@@ -21,6 +21,7 @@ from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.reports import Bench
 from device_agent.shared.queries import row_type
 from device_agent.shared.raw_rows import raw_parser
@@ -61,12 +62,13 @@ def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: s
 def render(found: Bench) -> str:
     """Returns the figures `found` as text for people."""
     installed = sum(found.installed_bytes.values())
-    threads = "thread" if found.threads == 1 else "threads"
     lines = [
-        f"{found.name} {found.version}: {found.n_train:,} training rows x {found.n_features} features, k = {found.k}",
+        f"{found.name} {found.version}: {counted(found.n_train, 'training row')} x "
+        f"{counted(found.n_features, 'feature')}, k = {found.k}",
         f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
         f"CSV to label p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
-        f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",
+        f"batch        {found.rows_per_second:,.0f} rows/s "
+        f"({counted(found.batch, 'row')} a call, {counted(found.threads, 'thread')})",
         f"start        verify {found.verify_ms:.1f} ms, verify and load {found.load_ms:.1f} ms",
         f"memory       {_mib(found.memory_bytes)}, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",
         f"installed    {_mib(installed)}: "

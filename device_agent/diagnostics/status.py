@@ -138,7 +138,7 @@ def render(found: Status) -> str:
         f"trusted    {', '.join(found.trusted) or 'no key: nothing can be staged'}",
         f"class      {found.device_class}",
         f"runtime    {found.runtime or 'none'}",
-        f"board      {found.device.cpu}, {found.device.machine}, {found.device.cores} cores",
+        f"board      {found.device.cpu}, {found.device.machine}, {constants.counted(found.device.cores, 'core')}",
         f"disk       {found.disk_free_bytes // 2**20:,} MiB free",
     ]
     if found.searched:

@@ -65,7 +65,7 @@ def _tell(built: Built) -> None:
         print(f"  {clean(line)}", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:
         print(
-            f"  accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows "
+            f"  accepts {percent(info.reject.measured)} of {count(info.reject.measured_rows, 'held-out row')} "
             f"({figures.accepted(info.reject)} asked for)",
             file=sys.stderr,
         )

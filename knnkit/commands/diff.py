@@ -155,7 +155,7 @@ def show(found: Comparison) -> None:
         heads = ("row", "truth", "before", "after", "neighbours before", "neighbours after")
         print_table(heads, [_row(flip) for flip in found.flips[:_SHOWN]])
     if len(found.flips) > _SHOWN:
-        print_line(f"{len(found.flips) - _SHOWN:,} more rows: --json has all")
+        print_line(f"{count(len(found.flips) - _SHOWN, 'more row')}: --json has all")
     accuracy = ""
     if found.known:
         shares = percent(found.right_before / found.known), percent(found.right_after / found.known)

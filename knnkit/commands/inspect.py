@@ -22,7 +22,7 @@ from knnkit.evaluation.metrics import percent
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
 from knnkit.render import card, figures
-from knnkit.render.sanitize import clean
+from knnkit.render.sanitize import clean, count
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,9 +67,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield ("neighbours", f"{info.how}{'' if folded else f', scale {info.scale}'}")
     if folded:
         yield "steps", "; ".join(folded)
-    yield "training rows", f"{info.n_train:,} x {info.n_features} features"
+    yield "training rows", f"{info.n_train:,} x {count(info.n_features, 'feature')}"
     if info.reduced is not None:
-        all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
+        all_rows = f"{count(info.reduced.rows, 'row')} with accuracy {percent(info.reduced.accuracy)}"
         yield "reduced", f"{info.reduced.how}, from {all_rows}"
     yield "features", listed(info.feature_names)
     if info.table is not None:
@@ -90,7 +90,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.reject is not None:
         measured = ""
         if info.reject.measured is not None:
-            measured = f"; accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows"
+            measured = (
+                f"; accepts {percent(info.reject.measured)} of {count(info.reject.measured_rows, 'held-out row')}"
+            )
         yield ("unknown", f"for rows farther away than {figures.accepted(info.reject)}{measured}")
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from device_agent.shared.file_hints import cleaned, with_file
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA
 from device_agent.shared.tabular.units import WITHOUT_FORMULAS, is_formula, unit_of, without_units
@@ -139,7 +140,7 @@ class BadCells:
             for column, counts in by_count[:_SHOWN]:
                 message += f"\n    {f'column {short(column)}: ' * bool(column)}{_numbers(counts)}"
             if len(by_count) > _SHOWN:
-                message += f"\n    and {len(by_count) - _SHOWN:,} more columns"
+                message += f"\n    and {counted(len(by_count) - _SHOWN, 'more column')}"
             message += "\n  the first of them:"
             for each in self._first:
                 message += f"\n    {self._placed(each)}"

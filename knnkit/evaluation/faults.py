@@ -217,7 +217,8 @@ def scale_by_far(training: Dataset, scale: Scale) -> tuple[str, ...]:
     found = [far for far in found if not _are_a_class(training.labels, far)]
     said = [f"{training.where(far.row)}: {far.said}" for far in found[:_NAMED]]
     if more := len(found) - len(said):
-        said.append(f"{training.source}: {more:,} more columns have values as far from all others")
+        have = "has" if more == 1 else "have"
+        said.append(f"{training.source}: {counted(more, 'more column')} {have} values as far from all others")
     return tuple(said)
 
 

@@ -10,7 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Evaluation
+
+percent = constants.percent
 
 #: Standard score of a two-sided 95 % interval.
 _Z = 1.959963984540054
@@ -130,11 +133,3 @@ def _figures(rows: int, counts: tuple[tuple[str, int, int, int], ...], of: int |
     classes.sort(key=lambda each: (each.recall is None, each.recall or 0.0, -each.support))
     right, answered = (sum(getattr(each, name) for each in classes) for name in ("right", "answered"))
     return Figures(rows, right, answered, tuple(classes), of)
-
-
-def percent(share: float | None) -> str:
-    """Returns a share (0 to 1) as text, `96.67 %`; a dash for None (unknown). A share below 1 never becomes 100 %."""
-    if share is None:
-        return "–"
-    shown = f"{share * 100:.2f}"
-    return "99.99 %" if shown == "100.00" and share < 1 else f"{shown} %"

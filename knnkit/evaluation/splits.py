@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.file_hints import cleaned
+from device_agent.shared.protocol.constants import counted
 from knnkit.data import columns
 from knnkit.data.dataset import Dataset
 from knnkit.data.patterns import TEXTS
@@ -75,7 +76,7 @@ def _unmeasured(everything: Dataset, held_out: Places) -> tuple[str, ...]:
     lost = _unlearnt(everything.labels, held_out)
     if not lost:
         return ()
-    more = f" and {len(lost) - 1} more labels" if lost[1:] else ""
+    more = f" and {counted(len(lost) - 1, 'more label')}" if lost[1:] else ""
     said = f"{everything.source}: no row of {lost[0]!r}{more} is held out, to measure with"
     return (f"{said}: a label needs 2 groups or recordings; if it has them, change seed: or test:",)
 
@@ -105,7 +106,7 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
 
 
 def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
-    more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
+    more = f", and of {counted(len(lost) - 1, 'more label')}" if len(lost) > 1 else ""
     hint = "split: stratified" if how == "random" else "try another test: or seed:, or correct `features:` and `label:`"
     if how in ("group", "time"):
         hint = f"split: stratified, or more rows of that label in other {'groups' if how == 'group' else 'times'}"

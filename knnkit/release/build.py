@@ -76,8 +76,8 @@ class Built:
     def __repr__(self) -> str:
         """Returns the text that a notebook shows."""
         what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
-        measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
-        shown = f"accuracy {measured}"
+        rows = constants.counted(self.accuracy_rows, "row")
+        shown = "accuracy " + ("not measured" if self.accuracy is None else f"{percent(self.accuracy)} on {rows}")
         if targets := self.info.targets:
             shown = described(targets.errors) or described_columns(scores_of(targets))
         return f"<Built {what} in {self.directory}: {shown}>"

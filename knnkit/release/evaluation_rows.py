@@ -39,7 +39,7 @@ class EvaluationRows:
         count = len(rows) if count is None else count
         shown = [self.origins.name(row) for row in rows if 0 <= row < len(self.truth)][:_NAMED]
         if not shown:
-            return f"{count:,} rows"
+            return constants.counted(count, "row")
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
         what = f"{self.origins.source} row" if self.origins.source else "evaluation row"
         return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from device_agent import __version__
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.provision import pinned_hashes
 from knnkit.provision.requirements import on_boards
@@ -26,12 +27,13 @@ def bill_of_materials(info: KnnInfo, version: str) -> bytes:
     host = [_component(name, number, "host build", {}) for name, number in sorted(_installed().items())]
     pinned = [(each, *each.partition("==")[::2]) for each in sorted(on_boards())]
     board = [_component(name, number, "board", _wheels(each)) for each, name, number in pinned]
+    size = f"{counted(info.n_train, 'row')} x {counted(info.n_features, 'feature')}"
     model = {
         "type": "machine-learning-model",
         "bom-ref": "model",
         "name": info.name,
         "version": version,
-        "description": f"k-nearest-neighbours classifier of {info.n_train:,} rows x {info.n_features} features",
+        "description": f"k-nearest-neighbours classifier of {size}",
     }
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

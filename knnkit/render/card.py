@@ -14,7 +14,7 @@ from knnkit.evaluation.metrics import Figures, of_evaluation, percent
 from knnkit.release.card import Card
 from knnkit.render import figures
 from knnkit.render.page import Section
-from knnkit.render.sanitize import clean
+from knnkit.render.sanitize import clean, count
 from knnkit.render.terminal import Cell, Column, Table, Tone, head
 
 #: Recall below this is named as a weakness.
@@ -47,7 +47,7 @@ def _parts(card: Card) -> Iterator[Section]:
         what = f"{'classifier' if info.targets.classes else 'regression'} of {', '.join(info.targets.names)}"
     kind = (
         f"k-nearest-neighbours {what}: {info.how}, scale {info.scale}; "
-        f"{info.n_train:,} training rows x {info.n_features} features: {', '.join(info.feature_names)}"
+        f"{count(info.n_train, 'training row')} x {count(info.n_features, 'feature')}: {', '.join(info.feature_names)}"
     )
     yield _text(f"{info.name}{version}", kind)
     yield _text("Data", *_data(card))
@@ -84,7 +84,7 @@ def _data(card: Card) -> Iterator[str]:
     evaluation, facts = card.info.evaluation, card.facts
     if evaluation and card.golden.source:
         drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
-        yield f"evaluation: {evaluation.rows:,} rows{drawn} from {card.golden.source}, split: {evaluation.how}"
+        yield f"evaluation: {count(evaluation.rows, 'row')}{drawn} from {card.golden.source}, split: {evaluation.how}"
     if facts and facts.split:
         yield f"split in deploy.yaml: {facts.split}"
 

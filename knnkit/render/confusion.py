@@ -18,12 +18,12 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong `answer` to rows of the class `truth`: how many `rows` got it, and their `share` of the class in %."""
+    """A wrong `answer` to rows of the class `truth`: how many `rows` got it, and their `share` of the class."""
 
     truth: str
     answer: str
     rows: int
-    share: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _matrix(cells: tuple[tuple[int, ...], ...], names: tuple[str, ...], classes:
     answers = (*labels, "unknown")
     mistakes = sorted(
         (
-            Mistake(labels[truth], answers[answer], rows, shares[truth][answer])
+            Mistake(labels[truth], answers[answer], rows, rows / sum(row))
             for truth, row in enumerate(kept)
             for answer, rows in enumerate(row)
             if rows and answer != truth

@@ -108,6 +108,7 @@ def environment() -> jinja2.Environment:
         "milliseconds": sanitize.milliseconds,
         "percent": metrics.percent,
         "size": sanitize.size,
+        "counted": sanitize.count,
         "colour": palette.colour,
         "cell": cell,
         "column": head,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from device_agent import __version__
 from knnkit.data.collected import Cell, Columns, FieldRow
 from knnkit.render.html import environment
-from knnkit.render.sanitize import clean
+from knnkit.render.sanitize import clean, count
 from knnkit.training.labelling import Beside
 
 #: Columns of a row that are shown, at most.
@@ -44,7 +44,7 @@ def render(view: View, nonce: str) -> str:
         title=f"Label rows of {view.columns.model}",
         distance=number(view.row.distance) if view.row else "",
         lines=lines(view)[:MOST_COLUMNS],
-        more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
+        more=count(len(names) - MOST_COLUMNS, "more column") if len(names) > MOST_COLUMNS else "",
         nonce=nonce,
         version=__version__,
     )  # fmt: skip

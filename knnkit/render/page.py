@@ -138,8 +138,8 @@ def tiles(page: Page) -> list[Tile]:
     found.append(Tile(f"{different:,}", "rows different", "bad" if different else ""))
     accuracies = [proof.accuracy for proof in proofs if proof.accuracy is not None]
     if accuracies:
-        low, high = f"{min(accuracies) * 100:.2f}", f"{max(accuracies) * 100:.2f}"
-        found.append(Tile(f"{low} %" if low == high else f"{low}–{high} %", "accuracy"))
+        low, high = percent(min(accuracies)), percent(max(accuracies))
+        found.append(Tile(high if low == high else f"{low.removesuffix(' %')}–{high}", "accuracy"))
     return found
 
 

@@ -39,7 +39,7 @@ def milliseconds(value: float | None) -> str:
     """Returns a time in milliseconds as text: three significant digits, in µs, ms or s; a dash for None (unknown)."""
     if value is None:
         return "–"
-    return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+    return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 999.5 else f"{value / 1000:.3g} s"
 
 
 def seconds(value: float | None) -> str:
@@ -56,7 +56,7 @@ def size(count: int | float) -> str:
     """Returns a number of bytes as text, with a decimal unit: `820 B`, `6.6 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import ClassChange, Compared
@@ -57,7 +58,7 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
             found.append((recall, text))
     yield from (text for _, text in sorted(found)[:_NAMED])
     if len(found) > _NAMED:
-        yield f"recall of {len(found) - _NAMED} more classes is below the gate or not measured"
+        yield f"recall of {_more(len(found))} is below the gate or not measured"
 
 
 def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Iterator[str]:
@@ -86,8 +87,13 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))
-    more = (f"not worse than current: {len(found) - _NAMED} more classes are worse",) if len(found) > _NAMED else ()
+    are = "is" if len(found) == _NAMED + 1 else "are"
+    more = (f"not worse than current: {_more(len(found))} {are} worse",) if len(found) > _NAMED else ()
     return (*found[:_NAMED], *more)
+
+
+def _more(number: int) -> str:
+    return counted(number - _NAMED, "more class", "more classes")
 
 
 def _fall(each: ClassChange) -> str:

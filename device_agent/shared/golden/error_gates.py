@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from device_agent.shared.protocol.constants import counted, percent
 from device_agent.shared.protocol.model_info import DEFAULT, Gates, TargetError, Targets
 from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
@@ -46,8 +47,8 @@ def scores_of(targets: Targets) -> tuple[ColumnScore, ...]:
 
 def described_columns(found: Sequence[ColumnScore]) -> str:
     """Returns the accuracies `found`, one for each label column, as one line of text; "" if there are none."""
-    parts = [f"{each.column} {each.right / each.rows * 100:.2f} %" for each in found]
-    return f"accuracy of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
+    parts = [f"{each.column} {percent(each.right / each.rows)}" for each in found]
+    return f"accuracy of {', '.join(parts)} on {counted(found[0].rows, 'row')}" if found else ""
 
 
 def described(found: Sequence[TargetError], of: int | None = None) -> str:
@@ -56,8 +57,11 @@ def described(found: Sequence[TargetError], of: int | None = None) -> str:
     `of` is the number of held-out rows if only some of them, drawn at random, were evaluated.
     """
     parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
-    drawn = "rows" if of is None else f"of {of:,} held-out rows, drawn at random"
-    return f"rmse of {', '.join(parts)} on {found[0].rows:,} {drawn}" if found else ""
+    if not found:
+        return ""
+    rows = found[0].rows
+    drawn = counted(rows, "row") if of is None else f"{rows:,} of {of:,} held-out rows, drawn at random"
+    return f"rmse of {', '.join(parts)} on {drawn}"
 
 
 def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:

@@ -161,6 +161,13 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def percent(share: float | None) -> str:
+    """Returns a share (0 to 1) as text, `96.67 %`; a dash for None (unknown). Only 0 and 1 become 0 % and 100 %."""
+    if share is None:
+        return "–"
+    return f"{(min(max(share, 1e-4), 0.9999) if 0 < share < 1 else share) * 100:.2f} %"
+
+
 def plain(text: str) -> str:
     """Returns `text` with unprintable characters, such as line breaks, replaced by `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)

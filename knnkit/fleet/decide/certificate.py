@@ -110,7 +110,7 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
         if certificate.accuracy is None:
             found.append("accuracy was not measured")
         elif certificate.accuracy < gates.accuracy:
-            found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
+            found.append(f"accuracy {certificate.accuracy:.6g} is under {gates.accuracy:g}")
     more = (*_missed_errors(certificate, gates), *_missed_by_class(certificate, gates, running)) if gates else ()
     found += [text for text in more if text not in found]
     if gates and gates.latency_ms is not None and not any("latency" in failure for failure in found):

@@ -130,6 +130,8 @@ def test_a_rollback_is_titled_by_the_release_it_returns_to() -> None:
             "75.00 %, 100.00 %",
             "accuracy of species 75.00 %, health 100.00 % on 40 rows",
         ),
+        ({"columns": (ColumnScore("a", 1, 1),)}, "100.00 %", "accuracy of a 100.00 % on 1 row"),
+        ({"columns": (ColumnScore("a", 30_000, 29_999),)}, "99.99 %", "accuracy of a 99.99 % on 30,000 rows"),
     ],
 )
 def test_the_figures_of_each_target_are_short_in_the_table(measured: Any, short: str, line: str) -> None:

@@ -130,10 +130,20 @@ def test_of_very_many_classes_the_commonest_mistakes_are_listed() -> None:
     one = page.Page("t", "v", "good", (pages.device("d", Outcome.COMMITTED, certificate=proof),), classes=names)
     text = read(one).text
     assert "5,000 of 9,950 rows are answered right. The commonest mistakes among 100 classes:" in text
-    assert "class 99 unknown 99 66 %" in text, "99 of 149 rows"
-    assert "class 80 class 81 80 62 %" in text
+    assert "class 99 unknown 99 66.44 %" in text, "99 of 149 rows"
+    assert "class 80 class 81 80 61.54 %" in text
     assert "class 79 class 80" not in text
     assert "79 more pairs of classes are mixed up" in text
+
+
+def test_no_figure_of_the_page_is_rounded_up_to_all() -> None:
+    cells = tuple((*(30_000 * (other == own) for other in range(30)), int(own == 0)) for own in range(30))
+    proof = pages.certificate(accuracy=0.999999, accuracy_rows=1, confusion=cells)
+    text = read(page.Page("t", "v", "good", (pages.device("d", Outcome.COMMITTED, certificate=proof),))).text
+    assert "99.99 % accuracy" in text, "the tile"
+    assert "99.99 % on 1 row;" in text, "the certificate"
+    assert "0 unknown 1 0.01 %" in text, "the mistake"
+    assert "100.00 % on" not in text
 
 
 def test_one_different_row_among_thousands_is_drawn() -> None:

@@ -127,7 +127,7 @@ def test_plain_output_does_not_import_rich() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.0021, "2.1 µs"), (0.46, "0.46 ms"), (19.04, "19 ms"), (1630.0, "1.63 s")]
+    ("value", "shown"), [(0.0021, "2.1 µs"), (0.46, "0.46 ms"), (19.04, "19 ms"), (999.7, "1 s"), (1630.0, "1.63 s")]
 )
 def test_times_carry_their_unit(value: float, shown: str) -> None:
     assert sanitize.milliseconds(value) == shown

@@ -75,7 +75,7 @@ def gated(**gates: Any) -> Package:
     ("changes", "gates", "said"),
     [
         ({"identical": 98, "different": 1}, {}, "1 row differs from the reference"),
-        ({"accuracy": 0.899}, {"accuracy": 0.9}, "accuracy 0.8990 is under 0.9"),
+        ({"accuracy": 0.899}, {"accuracy": 0.9}, "accuracy 0.899 is under 0.9"),
         ({"accuracy": None, "accuracy_rows": 0}, {"accuracy": 0.9}, "accuracy was not measured"),
         ({"latency": Latency(5.1, 9.0, 100)}, {"latency_ms": 5.0}, "latency 5.1 ms is over 5 ms"),
         ({"latency": None}, {"latency_ms": 5.0}, "latency was not measured"),
