@@ -68,6 +68,7 @@ class BadCells:
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
         features: number of feature columns; 0: unknown.
+        filled: column -> number of its missing cells that the policy accepts.
         advice: the argument `hint`, which a reader may replace.
         not_between: signs that cannot separate thousands: some cell of the file has the sign in another place.
         filter: command that copies the file without lines that have a wrong number of cells or no label.
@@ -82,7 +83,7 @@ class BadCells:
         given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
-        self.features = 0
+        self.features, self.filled = 0, Counter[str]()
         self._targets, self.not_between, self._given = targets, set[str](), given
         self._lines: dict[str, set[int]] = {}
         self._first: list[_Bad] = []
@@ -117,7 +118,8 @@ class BadCells:
 
     def text_columns(self) -> list[str]:
         """Returns the names of columns in which at least half of the cells that are not empty are text, not numbers."""
-        return [name for name, counts in self._counts.items() if 2 * counts[TEXT] >= self.rows - counts[EMPTY] > 0]
+        there = {name: self.rows - counts[EMPTY] - self.filled[name] for name, counts in self._counts.items()}
+        return [name for name, counts in self._counts.items() if 2 * counts[TEXT] >= there[name] > 0]
 
     @property
     def only_without_label(self) -> bool:

@@ -46,6 +46,8 @@ class Policy:
     thousands: str = ""  # separator of thousands in numbers, such as "."; "": none
     #: words that stand for a missing cell, in addition to the words that every model knows.
     missing_words: tuple[str, ...] = MISSING_WORDS
+    #: column -> texts that are categories, even if they are words for a missing cell.
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # further label columns, which are text
     targets: tuple[str, ...] = ()  # columns of numbers to predict; readers take the first of them as the label column
 
@@ -121,7 +123,8 @@ class Learner:
 
     def is_missing(self, index: int, text: str) -> bool:
         """Whether cell `text` of column `index` has no value. A word such as `-` is a value if it is a category."""
-        if text in self._codes[index] or not is_missing(text, self._policy.missing_words):
+        known = self._policy.known.get(self.names[index], self._codes[index])
+        if text in known or not is_missing(text, self._policy.missing_words):
             return False
         self.met |= {text.strip().casefold()}.intersection(self._policy.missing_words)
         return True
@@ -138,7 +141,10 @@ class Learner:
 
     def missing(self, index: int, text: str) -> float:
         """Returns NaN for the missing cell `text`; records a bad cell if the policy refuses it in column `index`."""
-        return float("nan") if self._fills[index] else self._note(index, missing_cell(text), EMPTY)
+        if not self._fills[index]:
+            return self._note(index, missing_cell(text), EMPTY)
+        self.bad_cells.filled[self.names[index]] += 1
+        return float("nan")
 
     def category(self, index: int, text: str) -> float:
         """Returns the code of category `text` in column `index`; NaN, and records a bad cell, if it is not allowed."""

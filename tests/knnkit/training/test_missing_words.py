@@ -108,3 +108,27 @@ def test_a_value_that_no_cell_can_hold_fills_none(value: str, tmp_path: Path) ->
     with pytest.raises(DataError, match="missing cells of 'size' cannot become") as caught:
         source.load(parse.parse(text, base=tmp_path).builds()[0])
     assert caught.value.hint.startswith("missing: {size: 0.0}")
+
+
+@pytest.mark.parametrize("missing", ["median", "constant", "{size: median, soil: constant}"])
+def test_a_text_column_of_mostly_missing_cells_is_text(missing: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", [f"{n},{'sand' if n % 4 == 0 else ''},{'ab'[n % 2]}" for n in range(12)])
+    data = f"{{file: train.csv, label: kind, missing: {missing}, categories: one-hot}}"
+    found = source.load(parse.parse(f"model: {{name: m, data: {data}, test: 0}}", base=tmp_path).builds()[0])
+    assert found.table is not None
+    assert "sand" in found.table.columns[1].categories
+    with pytest.raises(DataError) as caught:
+        source.load(
+            parse.parse(f"model: {{name: m, data: {data.replace('categories: one-hot', '')}}}", base=tmp_path).builds()[
+                0
+            ]
+        )
+    assert "categories: {soil: one-hot}" in caught.value.hint
+
+
+def test_a_listed_category_is_a_value_in_further_rows_too(tmp_path: Path) -> None:
+    """NA may be North America."""
+    file = write(tmp_path / "train.csv", [f"{n},{('NA', 'EU')[n % 2]},{'ab'[n % 2]}" for n in range(8)])
+    data = "{file: train.csv, label: kind, categories: {soil: [NA, EU]}}"
+    found = source.load(parse.parse(f"model: {{name: m, data: {data}, test: 0}}", base=tmp_path).builds()[0])
+    assert found.read(file, ["kind"]).rows.tolist() == found.training.rows.tolist()
