@@ -213,12 +213,23 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
     for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
-            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers", hint="an array of numbers")
+            hint = "an array of numbers" if tables or array.dtype.kind not in "US" else _as_parquet(file)
+            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers", hint=hint)
+    if policy.categories and not isinstance(policy.categories, str):
+        hint = "give the rows as CSV or Parquet" if tables else _as_parquet(file)
+        raise DataError(f"{file}: the arrays of an NPZ file hold numbers, and no categories", hint=hint)
     if policy.targets and labels.shape == rows.shape[:1]:
         rows, header = np.column_stack([rows, *answers]), (*header, *own)
     made = dataset(rows, labels, header, str(file), policy, wide=wanted.wide)
     more = () if policy.targets else tuple(label_array(array.tolist(), str(file)) for array in further)
     return replace(made, beside=texts[0], ids=texts[1], more_labels=more)
+
+
+def _as_parquet(file: Path) -> str:
+    """Returns a command that writes the arrays of an NPZ file, all of one dimension, as columns of a Parquet file."""
+    code = f"import numpy, pandas; rows = pandas.DataFrame(dict(numpy.load({str(file)!r}))); "
+    code += f"rows.to_parquet({file.stem + '.parquet'!r}, index=False)"
+    return f"python -c {shlex.quote(code)}"
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -200,3 +203,14 @@ def test_a_frame_with_decimal_commas_is_told_how_to_read_them(cells: list[str]) 
         load_frame(of_frame(frame, "labels='y'"), Wanted("y"))
     assert ("write decimal points in 'mass'" in error.value.hint) == ("x" not in cells)
     assert ("pandas.read_csv(FILE, decimal=',', na_values=['-'])" in error.value.hint) == ("x" not in cells)
+
+
+def test_categories_in_an_npz_lead_to_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy = Policy((), categories={"soil": "one-hot"})
+    for name, soil in (("text", np.array(["sand", "clay", "sand"])), ("codes", np.array([0, 1, 0]))):
+        np.savez(f"{name}.npz", x=np.arange(3.0), soil=soil, y=np.array([1, 2, 1]))
+        with pytest.raises(DataError, match="numbers") as caught:
+            load(f"{name}.npz", "y", policy=policy)
+        subprocess.run([sys.executable, *shlex.split(caught.value.hint)[1:]], check=True)
+        assert load(f"{name}.parquet", "y", policy=policy).text_columns == ["soil"]
