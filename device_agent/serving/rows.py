@@ -197,7 +197,7 @@ class Rows:
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if self._info.table is not None:
                     kept = [[(count, 0) for count in np.isnan(rows).sum(axis=1).tolist()]]
-                    rows = self._filled(rows)
+                    rows = self._filled(rows, before)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
@@ -208,12 +208,12 @@ class Rows:
             yield Block(rows, kept, "rows[{}]", range(before, before + len(rows)), wide)
             before += len(rows)
 
-    def _filled(self, rows: NDArray[Any]) -> NDArray[Any]:
+    def _filled(self, rows: NDArray[Any], before: int) -> NDArray[Any]:
         from device_agent.shared.features.parsers import TableCsvParser, read_array
 
         assert isinstance(self.parser, TableCsvParser)
         with named(self.source.name):
-            found = read_array(self.parser.coder, rows)
+            found = read_array(self.parser.coder, rows, before)
         for said in self.parser.coder.take_news():
             _tell_once(said)
         return found

@@ -105,6 +105,13 @@ class FileData(Section):
 
     _once = pydantic.field_validator("features", "drop", "target", "label")(each_once)
 
+    @pydantic.field_validator("categories")
+    @classmethod
+    def _each_category_once(cls, value: Any) -> Any:
+        for words in value.values() if isinstance(value, dict) else ():
+            each_once(words if isinstance(words, tuple) else None)
+        return value
+
 
 class SklearnData(Section):
     """A data set that comes with scikit-learn; `blobs` has 1,000 rows, 2 features and 5 centres."""

@@ -25,7 +25,6 @@ from device_agent.shared.queries import (
     is_gap,
     not_numbers,
     row_type,
-    select,
     twice_named,
 )
 from device_agent.shared.tabular.csv_reader import BadCell
@@ -50,16 +49,21 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
         absent = [name for name in names if name not in framed]
         if absent and (found := elements(rows, framed, names)) is not None:
             return found
-        if absent and (twice := twice_named(framed, names)):
+        twice = twice_named(framed, names)
+        if twice and (absent or twice in names):
             raise error(f"{source}two columns have the name {twice!r}", hint="rename one of them, or leave it out")
         if absent:
             raise error(
                 f"{source}there is no column {absent[0]!r}", hint=f"a frame with these columns: {', '.join(names[:8])}"
             )
-        rows = [[row.get(name) for name in names] for row in rows] if isinstance(rows, list) else select(rows, names)
     try:
-        matrix = as_array(rows, object)
-    except TypeError as problem:
+        if framed is None:
+            matrix = as_array(rows, object)
+        elif isinstance(rows, list):
+            matrix = as_array([[row.get(name) for name in names] for row in rows], object)
+        else:  # column by column: in one array, polars and Arrow make truth values numbers
+            matrix = np.stack([as_array(rows[name], object) for name in names], 1)
+    except (TypeError, ValueError) as problem:
         said, hint = not_numbers(rows, problem)
         raise error(f"{source}{said}", hint=hint) from None
     if matrix.ndim != 2 or matrix.shape[1] != len(names):

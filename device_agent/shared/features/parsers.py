@@ -18,6 +18,7 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Counts, Line, Parsed, Parser, without_rows
@@ -112,18 +113,25 @@ class TableJsonParser(_TableParser, JsonParser):
         return super()._read_value(index, value) if found is None else found
 
 
-def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
+def read_array(coder: Coder, rows: NDArray[Any], before: int = 0) -> NDArray[Any]:
     """Returns the features of (n, n_columns) numbers, in which NaN is a missing cell; infinity is not changed.
 
+    `before` is the number of rows before these, for messages.
+
     Raises:
-        BadCell: a cell is missing, and the model does not fill it; or the model has categories.
+        BadInput: a cell is missing, and the model does not fill it; or the model has categories.
     """
     category = next((index for index in range(len(coder.names)) if not coder.is_number(index)), None)
     if category is not None:
         hint = "give the rows as CSV or JSON lines"
-        raise BadCell(category, "this column takes a category, but the array has only numbers", hint)
+        said = f"the column {short(coder.names[category])} takes a category, but the array has only numbers"
+        raise BadInput(said, hint=hint)
     filled = np.array(rows)
     for row, index in zip(*map(np.ndarray.tolist, np.nonzero(np.isnan(filled)))):
-        filled[row, index] = coder.missing(index)
+        try:
+            filled[row, index] = coder.missing(index)
+        except BadCell as error:
+            said = f"rows[{before + row}, {index}] ({short(coder.names[index])}): {error}"
+            raise BadInput(said, hint=error.hint) from None
         coder.end_row()
     return coder.expand(filled)

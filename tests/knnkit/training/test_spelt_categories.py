@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
+import polars as pl
+import pyarrow
 import pytest
 
+import knnkit
+from device_agent.shared.features.frames import encoded
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
 from knnkit.config import parse
+from knnkit.errors import ConfigError
 from knnkit.training import source
+from knnkit.training.raw_cells import features_of
 from knnkit.training.source import Material
 
 #: What one program writes, what another writes, and a third category.
@@ -66,3 +75,17 @@ def test_the_value_for_a_missing_cell_may_be_spelt_otherwise(tmp_path: Path) -> 
     found = load(tmp_path, {"train.csv": ["True", "False", ""]}, "one-hot", ", missing: {zone: TRUE}")
     assert found.table is not None
     assert found.table.columns[1].categories == ("False", "True")
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pyarrow.table])
+def test_truth_values_beside_numbers_are_categories_in_each_frame(kind: Any) -> None:
+    frame = kind({"x": [0.5, 1.5, 2.5, 3.5], "wet": [True, False, True, True]})
+    model = knnkit.TfKNN(frame, 1, labels=["a", "b", "a", "b"], data={"categories": {"wet": "one-hot"}}).fitted
+    info: Any = SimpleNamespace(table=model.table, origin=None, feature_names=model.enrolment.feature_names)
+    expected = [[0.5, 0.0, 1.0], [1.5, 1.0, 0.0], [2.5, 0.0, 1.0], [3.5, 0.0, 1.0]]
+    assert encoded(info, frame).tolist() == features_of(model, frame).rows.tolist() == expected
+
+
+def test_a_category_is_listed_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="categories: 'small' is listed twice"):
+        load(tmp_path, {"train.csv": ["small", "large"]}, "[small, small, large]")

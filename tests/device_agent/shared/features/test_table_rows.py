@@ -251,9 +251,9 @@ def test_an_array_holds_missing_numbers_and_no_categories() -> None:
     numbers = Table((Column("x", "median", 0.5), Column("y", "refuse", None)))
     rows = np.array([[np.nan, 1.0], [2.0, 3.0]], np.float32)
     assert read_array(Coder(numbers), rows).tolist() == [[0.5, 1.0], [2.0, 3.0]]
-    with pytest.raises(BadInput, match="the cell is empty"):
-        read_array(Coder(numbers), rows[:, ::-1])
-    with pytest.raises(BadInput, match="the array has only numbers"):
+    with pytest.raises(BadInput, match=r"rows\[4096, 1\] \('y'\): the cell is empty"):
+        read_array(Coder(numbers), rows[:, ::-1], 4096)
+    with pytest.raises(BadInput, match="the column 'kind' takes a category, but the array has only numbers"):
         read_array(Coder(TABLE), rows)
 
 
