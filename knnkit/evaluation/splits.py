@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.categories import key_of
 from device_agent.shared.file_hints import cleaned
 from device_agent.shared.protocol.constants import counted
 from knnkit.data import columns
@@ -166,13 +167,14 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
     from sklearn.model_selection import GroupShuffleSplit
 
     assert everything.beside is not None
-    groups = len(np.unique(everything.beside))
+    names = [key_of(cell) for cell in everything.beside.tolist()]  # of `1` and `1.0`, which are one group
+    groups = len(set(names))
     if groups < 2:
         said, hint = f"{everything.source}: all rows have one group", "split: stratified, or another column"
         raise DataError(said, hint=hint, key="split")
     divisions = GroupShuffleSplit(_TRIES, test_size=share, random_state=seed)
     try:
-        found = list(divisions.split(everything.rows, groups=everything.beside))
+        found = list(divisions.split(everything.rows, groups=names))
     except ValueError:
         said = f"{everything.source}: too few groups to hold out {share:g} of them: {groups}"
         raise DataError(said, hint="test: 0.5, or rows of more groups", key="test") from None

@@ -98,6 +98,16 @@ def test_a_group_is_never_on_both_sides(seed: int) -> None:
     assert len(found.training.rows) + len(found.held_out.rows) == 300
 
 
+def test_a_group_that_two_programs_write_is_one_group() -> None:
+    """pandas writes whole numbers as 1.0 if one cell of their column is empty."""
+    groups = [str(each) for each in range(8)] + [f"{each}.0" for each in range(8)]
+    for seed in range(10):
+        found = divide(rows_of(["a", "b"] * 8, groups), 0.3, seed, "group")
+        assert found.held_out is not None
+        held, kept = ({float(each) for each in part.beside} for part in (found.held_out, found.training))  # type: ignore[union-attr]
+        assert not held & kept
+
+
 def test_labels_of_two_groups_are_measured_and_others_reported() -> None:
     labels, groups = np.repeat(["a", "b", "c", "d"], [8, 8, 8, 2]), np.repeat([*"ABCDEFGHIJKLM"], 2)
     for seed in range(20):
