@@ -67,6 +67,9 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             cells = taught_rows.read(loaded, request, allowed.rows)
         else:
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
+            if any(None in row for row in cells):
+                said = "--last: a row has a category that the model does not have, and a stream does not store its text"
+                raise BadInput(said, reason="no-rows", hint="give the rows with --input FILE")
         with Journal(store.root).changing(holder) as journal:
             _require_plain(cells, loaded.signed.info.columns)
             before = journal.taught.rows()

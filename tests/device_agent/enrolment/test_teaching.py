@@ -420,6 +420,10 @@ def test_the_last_rows_of_a_table_are_taught_with_categories(device: Device, rel
         assert device.ask("enrol", "--label", "palm", "--last", "2")["labels"] == {"palm": 2}
         told = json.loads(stream.ask('{"length": 31, "width": 41, "soil": "clay", "size": "large"}'))
         assert (told["label"], told["local"]) == ("palm", True)
+        stream.ask('{"width": 41.5, "soil": "moss", "size": "small"}')
+        assert "a category that the model does not have" in refuse(
+            device, "no-rows", "enrol", "--label", "palm", "--last"
+        )
         stream.finish()
     known, filled = [json.loads(line)["row"] for line in device.run("enrolled", "--json").out.splitlines()]
     assert known == [31, 41, "clay", "large"]
