@@ -90,7 +90,7 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
         for text in (bare, line) if line.startswith(b"# ") else dict.fromkeys((line, bare)):  # `#a` may be a name
             if separator := _separator_of(text, wanted):
                 below = after.lstrip(b"\r\n ").partition(b"\n")[0]
-                if not any(_is_row(each, text, below, separator) for each in skipped):
+                if not any(_is_row(each, text, below, separator, wanted) for each in skipped):
                     if not line.startswith(b"#"):
                         return text + b"\n" + after, above
                     commented = commented or (text + b"\n" + after, above)
@@ -112,14 +112,18 @@ def _separator_of(line: bytes, wanted: set[str]) -> str:
     return next((each for each, found in fields if wanted <= {field.strip() for field in found}), "")
 
 
-def _is_row(line: bytes, header: bytes, below: bytes, separator: str) -> bool:
+def _is_row(line: bytes, header: bytes, below: bytes, separator: str, wanted: set[str]) -> bool:
     """Whether a line above a header is a row: it has numbers where the line `below` the header has some.
 
-    Without a line below, all its fields must be numbers. Empty fields may be anything.
+    Without a line below, all its fields must be numbers. Empty fields may be anything. A line of words is one, too, if
+    `header` has a number beside the names `wanted`: then the line is the header, and a cell of `header` has that name.
     """
-    count = len(header_names(_fields(header, separator)))
+    names = header_names(_fields(header, separator))
+    count = len(names)
     found, like = (without_tail(_fields(each, separator), count) for each in (line, below))
     kinds = [is_number(field, separator) for field in found]
+    if not any(kinds) and any(is_number(name, separator) for name in {*names} - wanted):
+        return len(found) == count
     usual = [is_number(field, separator) for field in like] or [True] * count
     alike = (a == b or not (x.strip() and y.strip()) for a, b, x, y in zip(kinds, usual, found, like or found))
     return len(found) == count == len(usual) and any(kinds) and all(alike)

@@ -109,3 +109,10 @@ def test_a_stream_whose_first_line_is_a_comment_goes_on(first: str) -> None:
     assert parser.parse(b"# logger\n").count == 0
     parser.parse(first.encode() + b"\n")
     assert parser.parse(b"3,4\n").rows.tolist() == [[3.0, 4.0]]
+
+
+def test_a_cell_with_the_name_of_the_label_makes_no_header_of_its_row(tmp_path: Path) -> None:
+    """Who takes a label for its column must not get a model whose features are called 1 and 2."""
+    (tmp_path / "a.csv").write_text("a,b,kind\n1,2,oak\n3,4,oak\n5,6,elm\n")
+    with pytest.raises(DataError, match="no column 'oak'; there are a, b, kind"):
+        load(tmp_path / "a.csv", "oak")
