@@ -31,7 +31,7 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
 from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, between_thousands
-from knnkit.data.columns import Wanted, choose, find, header_in_comment, skip_title
+from knnkit.data.columns import Wanted, choose, find, header_in_comment, names_the_row, skip_title
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import Learner, sorted_levels
 from knnkit.errors import DataError
@@ -89,9 +89,12 @@ class _CsvFile:
         self._policy = wanted.policy
         self.bad = BadCells(str(file), targets=wanted.policy.targets, given=vars(wanted.policy))
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
-        self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
+        self._block, self._at, self._line = (
+            b"",
+            0,
+            0,
+        )  # the current block, its parsed bytes, and all parsed lines
         self._found: Future[Block | None] | None = None
-        self._line = 0  # lines parsed so far
 
     def read(self) -> None:
         header, separator = self._take_header(self._wanted.label)
@@ -106,7 +109,7 @@ class _CsvFile:
         self._blocks = self._read_ahead(self._blocks)
         self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), [list[str]() for _ in self._at_labels]
         self._lines_of = [np.empty(0, np.int64)]  # of the rows
-        self._widths = Counter[int]()  # of the lines with another number of cells than the header
+        self._widths, self._odd = Counter[int](), list[str]()  # of lines with another number of cells than the header
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows = self._take_block()
@@ -208,6 +211,8 @@ class _CsvFile:
     def _with_names(self, more: int) -> str:
         """Returns a command that adds `more` column names to the header; "" if `more` is not positive."""
         line, start, separator = self._start
+        if more == 1 and names_the_row(self._odd, self._at_labels, separator):
+            return f"name the column of row names, too: {self._sed(f'{line}s/^/row{separator}/')}"
         names = separator.join(f"more_{place}" for place in range(1, more + 1))
         ends = start.rstrip("\r ").endswith(separator)
         script = f"{line}s/{f'{separator}*' * ends}\\r*$/{separator}{names}/"
@@ -268,8 +273,7 @@ class _CsvFile:
 
     def _take_records(self) -> NDArray[Any]:
         """Returns the (n, d) rows of the rest of the block, parsed one by one; the last may end in the next block."""
-        rows: list[list[float]] = []
-        lines: list[int] = []
+        rows, lines = list[list[float]](), list[int]()
         while self._at < len(self._block):
             line = self._line + 1
             fields = self._take_record()
@@ -278,6 +282,7 @@ class _CsvFile:
             fields = csv_dialect.without_tail(fields, self._columns.count)
             if len(fields) != self._columns.count:
                 self._widths[len(fields)] += 1
+                self._odd = self._odd or fields
                 said = f"the header has {self._columns.count} cells, this line {len(fields)}"
                 self.bad.add_line(line, SHAPE, f"{said}; a cell that contains the separator must be in quotes")
                 continue

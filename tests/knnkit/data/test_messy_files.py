@@ -100,6 +100,8 @@ FILES: dict[str, tuple[bytes | Callable[[Path], None], int]] = {
         ["".join("\u066b" if sign == "." else chr(0x660 + int(sign)) for sign in c[0].strip("-")), *c[1:], k])), 1),
     "row names and dots, as R writes": (table('"","Air.Flow","a/b & c","kind"',
         lambda n, c, k: f'"{n}",{c[0]},{c[1]},{k}'), 1),
+    "row names without a name": (table(line=lambda n, c, k: ",".join([f'"{n + 1}"', *c, f'"{k}"'])), 1),
+    "row names of text without a name": (table(line=lambda n, c, k: ",".join([f"site {n}", *c, k])), 2),
     "one name with dots twice": (table("air.flow,air.flow,a/b & c\\d,kind"), 1),
     "row names beside many columns": (table(",".join(["", *(f"measurement.{n}" for n in range(40)), "kind"]),
         lambda n, c, k: ",".join([str(n), *(c[:1] * 40), k])), 1),
