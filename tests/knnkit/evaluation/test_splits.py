@@ -104,8 +104,9 @@ def test_a_group_that_two_programs_write_is_one_group() -> None:
     for seed in range(10):
         found = divide(rows_of(["a", "b"] * 8, groups), 0.3, seed, "group")
         assert found.held_out is not None
-        held, kept = ({float(each) for each in part.beside} for part in (found.held_out, found.training))  # type: ignore[union-attr]
-        assert not held & kept
+        assert found.held_out.beside is not None
+        assert found.training.beside is not None
+        assert not {*map(float, found.held_out.beside)} & {*map(float, found.training.beside)}
 
 
 def test_labels_of_two_groups_are_measured_and_others_reported() -> None:
