@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Protocol
 
-from knnkit.errors import DeviceFailed, DeviceLocked
+from knnkit.errors import DeviceFailed, DeviceLocked, Unreachable
 from knnkit.provision.requirements import Board, check_python, runtime_of
 from knnkit.transport.base import Completed, Transport, printable
 from knnkit.transport.local import LocalTransport
@@ -75,7 +75,13 @@ def ask(transport: Transport, python: str, command: str, request: dict[str, Any]
         DeviceFailed: the command failed, or the answer is malformed.
     """
     argv = [python, "-I", "-", command]
-    completed = transport.run(argv, timeout=timeout, input=script(json.dumps(request)))
+    try:
+        completed = transport.run(argv, timeout=timeout, input=script(json.dumps(request)))
+    except Unreachable as error:
+        if error.reason == "deadline":  # no option changes this limit
+            slow = "; if the board's network is slow, with --offline" if command == "build" else ""
+            error.hint = f"run the command again{slow}"
+        raise
     try:
         answer = json.loads(completed.stdout)
     except ValueError:
@@ -88,10 +94,10 @@ def ask(transport: Transport, python: str, command: str, request: dict[str, Any]
 
 
 def check_writable(name: str, board: Board) -> None:
-    """Checks that the board's root can be written.
+    """Checks that the board's root can be written, and hold an environment.
 
     Raises:
-        DeviceFailed: the root cannot be written; the message says why.
+        DeviceFailed: it cannot; the message says why.
     """
     if board.read_only:
         raise DeviceFailed(
@@ -99,6 +105,9 @@ def check_writable(name: str, board: Board) -> None:
             reason="read-only",
             hint="on the board: sudo mount -o remount,rw MOUNTPOINT (df shows it), or choose a root on another disk",
         )
+    if ":" in board.root:
+        said = f"{name}: {board.root} has a colon, and Python makes no environment in such a folder"
+        raise DeviceFailed(said, reason="bad-root", hint="choose another root")
     if not board.writable:
         raise DeviceFailed(
             f"{name}: the login user may not write {board.nearest}", reason="cannot-write", hint="choose another root"

@@ -16,6 +16,8 @@ from knnkit.errors import Unreachable
 #: Most bytes of a command's standard output; of standard error the first MAX_COMPLAINT are kept.
 MAX_OUTPUT = 8 * 1024 * 1024
 MAX_COMPLAINT = 64 * 1024
+#: Most characters of standard error in a message: a command to type, with its paths, stays whole.
+_MOST_SAID = 4000
 
 #: Exit codes of what SIGKILL ended, directly and by way of a shell.
 _KILLED = (-9, 128 + 9)
@@ -40,7 +42,7 @@ class Completed:
             return "the command was killed (SIGKILL): the device has too little memory for it, or somebody ended it"
         said = self.stderr.decode("utf-8", "replace").strip()
         said = said.splitlines()[-1] if "Traceback (most recent call last):" in said else said
-        return printable(said[-500:])
+        return printable(said[-_MOST_SAID:])
 
 
 def printable(text: str) -> str:
@@ -48,10 +50,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
-def no_end(name: str, what: str, limit: str) -> Unreachable:
-    """Returns the error for a command (`what`, as text) on the device `name` that did not end within `limit`."""
-    hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
-    return Unreachable(f"{name}: {what}: did not end within {limit}", reason="deadline", hint=hint)
+def no_end(name: str, what: str, seconds: float, more: str = "") -> Unreachable:
+    """Returns the error for a command (`what`, as text) on the device `name` that did not end within its time limit.
+
+    The message has the limit, `seconds`, and then the text `more`.
+    """
+    longer = f"{min(1440, max(15, round(seconds / 20)))}m"  # three times the limit, at most a day
+    hint = f"allow a slow device more time: --command-timeout {longer}, "
+    hint += f"or `rollout: {{command_timeout: {longer}}}` in deploy.yaml"
+    return Unreachable(f"{name}: {what}: did not end within {seconds:g} s{more}", reason="deadline", hint=hint)
 
 
 class Transport(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from knnkit.transport.buffers import Capped, Ends
 _CHUNK = 256 * 1024
 #: Seconds that a child has to end after SIGTERM.
 _GRACE = 5.0
+#: Seconds for output that may still come after the child ended (a grandchild can hold the stream open).
+_LINGER = 1.0
 
 
 class LocalTransport:
@@ -81,7 +84,8 @@ class LocalTransport:
                     if progress:
                         progress(file.tell(), size)
         except OSError as error:
-            raise DeviceFailed(f"{self.name}: cannot write {remote}: {error.strerror}", reason="cannot-write") from None
+            said, hint = f"{self.name}: cannot write {remote}: {error.strerror}", "knnkit doctor --target HOST"
+            raise DeviceFailed(said, reason="cannot-write", hint=hint) from None
 
     def close(self) -> None:
         """Does nothing: there is no connection to close."""
@@ -94,6 +98,7 @@ class _Process:
         self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
         self._threads: list[threading.Thread] = []
         self._broken: list[BaseException] = []
+        self._ended = threading.Event()
         self._complaint = Capped(MAX_COMPLAINT)
         if shutil.which(argv[0]) is None:
             raise DeviceFailed(f"{name}: {argv[0]}: there is no such command", reason="no-such-command")
@@ -142,9 +147,17 @@ class _Process:
         assert stream is not None
 
         def work() -> None:
+            poller = select.poll()
+            poller.register(stream.fileno(), select.POLLIN)
             try:
-                while chunk := os.read(stream.fileno(), _CHUNK):
-                    take(chunk)
+                while True:
+                    ended = self._ended.is_set()  # asked first: then the child has written everything
+                    if poller.poll(_LINGER * 1000):
+                        if not (chunk := os.read(stream.fileno(), _CHUNK)):
+                            break
+                        take(chunk)
+                    elif ended:
+                        break
             except (OSError, ValueError, Capped.Full, KnnkitError) as error:
                 self._broken.append(error)
                 self.stop()
@@ -166,12 +179,13 @@ class _Process:
             if remaining is not None and remaining <= 0:
                 self.kill()
                 self._child.wait()
-                raise no_end(self._name, Path(self._argv[0]).name, f"{limit:g} s")
+                raise no_end(self._name, Path(self._argv[0]).name, limit or 0.0)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(remaining)
                 break
+        self._ended.set()
         for thread in self._threads:
-            thread.join(2.0)  # a grandchild may hold the stream open for longer
+            thread.join()  # for as long as the reader of the answers takes
         if self._broken and isinstance(self._broken[0], BrokenPipeError | KnnkitError):
             raise self._broken[0]
         seconds = time.monotonic() - self._started

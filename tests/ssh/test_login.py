@@ -40,7 +40,7 @@ def test_a_key_that_the_server_does_not_know_is_told_with_what_was_tried(address
     with pytest.raises(Unreachable, match=r"none of the keys for \w+ \(.*stranger\)") as caught:
         enter(replace(address, identity=str(stranger)))
     assert caught.value.reason == "authentication"
-    assert caught.value.hint.startswith("ssh-copy-id")
+    assert caught.value.hint.startswith(f"ssh-copy-id -i {stranger} -p ")  # without -i, it takes another key
 
 
 def test_a_server_that_wants_a_password_is_told_how_it_could_take_a_key(address: Address, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_server_that_wants_a_password_is_told_how_it_could_take_a_key(address:
         with pytest.raises(Unreachable, match=r"accepts no keys from \w+, only .*password") as caught:
             enter(there)
     assert caught.value.hint.startswith("knnkit sends no password: set `PubkeyAuthentication yes`")
-    assert caught.value.hint.endswith(f"ssh-copy-id -p {strict.port} {strict.user}@{strict.host}")
+    assert caught.value.hint.endswith(f"ssh-copy-id -i {strict.identity} -p {strict.port} {strict.user}@{strict.host}")
 
 
 def test_a_key_file_that_others_may_read_is_not_used(address: Address, server: sshd.Sshd, tmp_path: Path) -> None:

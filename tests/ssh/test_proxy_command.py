@@ -80,7 +80,9 @@ def test_a_device_is_reached_through_the_command_which_ends_with_the_connection(
 def test_the_command_is_told_the_port_and_the_user_that_were_written(no_ssh_config: Path) -> None:
     config = configured(no_ssh_config, "relay %h %p %r", "Host alias\n HostName 192.0.2.1\n Port 22\n User nobody\n")
     assert resolve(Address("alias", "pi", 2222, config=config)).proxy == "relay 192.0.2.1 2222 pi"
-    assert resolve(Address("alias", config=config)).proxy == "relay 192.0.2.1 22 nobody"
+    found = resolve(Address("alias", config=config))
+    assert found.proxy == "relay 192.0.2.1 22 nobody"
+    assert found.by_hand("ssh") == "ssh -o 'ProxyCommand=relay 192.0.2.1 22 nobody' -p 22 nobody@192.0.2.1"
 
 
 @pytest.mark.parametrize("more", ["none", "None"])

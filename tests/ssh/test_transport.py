@@ -112,6 +112,20 @@ def test_a_grandchild_that_keeps_the_stream_open_does_not_hold_the_host(transpor
     assert (completed.exit_code, completed.stdout) == (0, b"done\n")
 
 
+def test_a_reader_that_pauses_loses_no_byte(transport: SshTransport) -> None:
+    """As `| less` does: the command has ended long before its last answers are read."""
+
+    class Pausing(io.BytesIO):
+        def write(self, chunk: bytes) -> int:  # type: ignore[override]
+            if not self.tell():
+                time.sleep(2.5)
+            return super().write(chunk)
+
+    sink = Pausing()
+    assert transport.pipe(["head", "-c", "100000", "/dev/zero"], io.BytesIO(), sink, idle=None).exit_code == 0
+    assert len(sink.getvalue()) == 100_000
+
+
 def test_rows_are_answered_as_they_come_in_constant_memory(transport: SshTransport) -> None:
     """The writer waits for each answer before it sends the next row."""
     read_end, write_end = os.pipe()
@@ -362,7 +376,7 @@ def test_nothing_listens(address: Address) -> None:
         with pytest.raises(Unreachable, match="nothing listens there") as caught:
             SshTransport.connect("board", to, timeout=20)
     assert caught.value.reason == "connect"
-    assert "ssh -v -p" in (caught.value.hint or "")
+    assert f"ssh -v -i {address.identity} -p" in (caught.value.hint or "")
 
 
 def test_a_name_that_does_not_resolve(address: Address) -> None:

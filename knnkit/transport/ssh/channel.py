@@ -59,9 +59,9 @@ class Watchdog:
         return min(limits)
 
     @property
-    def limit(self) -> str:
-        """The time limit as text for a message: `30 s without progress` with `idle`, else the total, `300 s`."""
-        return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
+    def limit(self) -> tuple[float, str]:
+        """The time limit in seconds, and text to follow it in a message: what the limit is about."""
+        return (self._idle, " without progress") if self._idle is not None else (self._total or 0.0, "")
 
 
 class Tracked(io.RawIOBase):

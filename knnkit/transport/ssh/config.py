@@ -49,10 +49,12 @@ class Resolved:
     typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
-        """Returns a command line: `command`, such as `ssh -v`, then the jump hosts, port and address of this host."""
+        """Returns a command line that connects to this host: `command`, such as `ssh -v`, options and address."""
+        key = ("-i", str(Path(self.identities[0]).expanduser())) if self.identities_only and self.identities else ()
         jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
-        through = ("-o", f"ProxyJump={jumps}") if jumps else ()
-        return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
+        way = f"ProxyJump={jumps}" if jumps else f"ProxyCommand={self.proxy}" if self.proxy else ""
+        through = ("-o", way) if way else ()
+        return shlex.join([*command, *key, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
 
 
 def resolve(address: Address, *, depth: int = 0) -> Resolved:

@@ -135,8 +135,7 @@ class SshTransport:
         if code is None:
             raise EOFError("the connection was lost")
         if not between.began:
-            user, ssh = self._where.user, f"ssh -p {self._where.port} {self._where.user}@{self._where.host}"
-            raise no_command(self.name, user, ssh, code, [between.noise, err.noise])
+            raise no_command(self.name, self._where.user, self._where.by_hand("ssh"), code, [between.noise, err.noise])
         code = code if between.exit_code is None else between.exit_code  # a login may end with another
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
@@ -164,7 +163,7 @@ class SshTransport:
                 raise
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if watchdog.fired:
-                    raise no_end(self.name, what, watchdog.limit) from None
+                    raise no_end(self.name, what, *watchdog.limit) from None
                 said = str(error) or "the connection was lost"
                 raise Unreachable(f"{self.name}: {what}: {said}", reason="connection-lost") from None
 
