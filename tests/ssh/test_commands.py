@@ -115,6 +115,21 @@ def test_a_changed_host_key_is_enrolled_only_with_replace(
     assert known.read_text() == server.known_hosts.read_text()
 
 
+def test_a_key_revoked_for_every_host_hinders_no_other_and_is_never_enrolled(
+    run: Run, target: str, server: sshd.Sshd, tmp_path: Path
+) -> None:
+    known, mine = tmp_path / "known_hosts", server.known_hosts.read_text()
+    public = Path(f"{sshd.make_key(tmp_path / 'other')}.pub").read_text()
+    known.write_text(f"@revoked * {public}")
+    assert run("trust", target, "--known-hosts", known, "--yes")[0] == 0
+    assert known.read_text() == f"@revoked * {public}{mine}"
+    known.write_text(f"@revoked somebody {mine.partition(' ')[2]}")
+    code, _, err = run("trust", target, "--known-hosts", known, "--yes", "--replace")
+    assert code == 3
+    assert "offers a revoked host key" in err
+    assert known.read_text().count("\n") == 1
+
+
 def test_trust_writes_to_the_users_own_file_or_the_fleets(
     run: Run, target: str, server: sshd.Sshd, tmp_path: Path
 ) -> None:

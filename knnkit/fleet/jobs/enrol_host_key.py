@@ -40,7 +40,7 @@ def enrol_host(
     Raises:
         UsageError: the embedded device has no host key.
         Unreachable: there is no SSH server.
-        HostKeyError: another key is known, or nobody agreed.
+        HostKeyError: another key is known, the key is revoked, or nobody agreed.
     """
     if target.address is None:
         said = "the embedded device is this machine: it has no host key"
@@ -51,11 +51,14 @@ def enrol_host(
     where, key = scan(target.name, target.address, timeout=timeout)
     name = hostkeys.host_name(where.key_name, where.key_port)
     path = (known_hosts or _own_file(target.name, where.known_hosts)).expanduser()
-    known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.key_port)
-    same = any(entry.same(key) and not entry.revoked for entry in known)
+    same = True
+    try:
+        hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key, where.typed)
+    except HostKeyError as error:
+        same = False
+        if error.reason != "host-key-unknown" and not (replace and error.reason == "host-key-changed"):
+            raise
     if not same:
-        if known and not replace:
-            hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key, where.typed)
         if not agree(name, key.kind, key.fingerprint):
             raise HostKeyError(f"{name}: its host key was not added to known_hosts", reason="host-key-unknown")
         named = where.key_name, where.key_port

@@ -69,9 +69,9 @@ class KnownHosts:
     authorities: tuple[_Line, ...] = ()  # @cert-authority
 
     def lookup(self, host: str, port: int) -> tuple[HostKey, ...]:
-        """Returns the keys of a host in these files, also the revoked ones (`HostKey.revoked`)."""
+        """Returns the keys of a host in these files, without the revoked ones."""
         name = host_name(host, port)
-        return tuple(line.key for line in self.lines if _matches(line.patterns, name))
+        return tuple(line.key for line in self.lines if _matches(line.patterns, name) and not line.key.revoked)
 
     def check(self, host: str, port: int, offered: HostKey, typed: str = "") -> None:
         """Checks that the key that a host offers is known; `typed` is the host's name in hints such as `knnkit trust`.
@@ -88,7 +88,7 @@ class KnownHosts:
                 hint="on the device: sudo rm /etc/ssh/ssh_host_*_key*; sudo ssh-keygen -A; then here: "
                 f"knnkit trust {typed} --replace",
             )
-        known = [key for key in self.lookup(host, port) if not key.revoked]
+        known = self.lookup(host, port)
         if any(key.same(offered) for key in known):
             return
         if known:
@@ -255,7 +255,7 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
             before = file.read()
             text = before.decode("utf-8", _AS_THEY_ARE)
             known = parse(text, str(path)).lookup(host, port)
-            if any(entry.same(key) and not entry.revoked for entry in known):
+            if any(entry.same(key) for entry in known):
                 return False
             if known and not replace:
                 parse(text, str(path)).check(host, port, key)
