@@ -14,6 +14,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
+from device_agent.shared.trust import dsse
 from device_agent.shared.trust import orders as device_orders
 from knnkit.commands import _config, _options, _output, _query, _selection
 from knnkit.errors import UsageError, unwritten
@@ -72,8 +73,9 @@ def _order(arguments: argparse.Namespace) -> bytes:
 
 
 def _fingerprint(text: str) -> str:
-    if device_orders.is_fingerprint(text):
-        return text
+    typed = dsse.FINGERPRINT_PREFIX + "".join(text.removeprefix(dsse.FINGERPRINT_PREFIX).split())  # or in groups
+    if device_orders.is_fingerprint(typed):
+        return typed
     return next(iter(keys.load_public_keys([Path(text)])))
 
 

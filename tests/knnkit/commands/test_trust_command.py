@@ -98,11 +98,13 @@ def test_an_order_that_a_device_refuses_is_exit_code_4_and_says_why(
     assert trust_store.read(root / constants.TRUST_DIR).sets.trusted == (old.fingerprint,)
 
 
-@pytest.mark.parametrize("by", ["fingerprint", "public"])
+@pytest.mark.parametrize("by", ["fingerprint", "digits", "groups", "public"])
 def test_a_key_is_revoked_by_fingerprint_or_file(by: str, old: keys.KeyPair, new: keys.KeyPair, root: Path) -> None:
     folder = root / constants.TRUST_DIR
     (folder / "new.pem").write_bytes(new.public.read_bytes())
-    words = ["--revoke", getattr(new, by), "--signing-key", old.private, "--target", "local", "--root", root]
+    digits = new.fingerprint.removeprefix("sha256:")  # as sha256sum prints them
+    named = {"digits": digits, "groups": keys.show_fingerprint(new.fingerprint)}.get(by) or getattr(new, by)
+    words = ["--revoke", named, "--signing-key", old.private, "--target", "local", "--root", root]
     assert run(*words) == 0
     assert trust_store.read(folder).sets.revoked == {new.fingerprint}
 
