@@ -26,10 +26,9 @@ mounted() {
     case $on in *\\\\*) on=$(printf %b "$on") ;; esac
     case $here in "${on%/}"/*) [ ${#on} -ge ${#best} ] && best=$on found="$kind $options $on" ;; esac
   done </proc/self/mounts
-  echo "mount $found"
+  printf 'mount %s\\n' "$found"
 }
-echo "home $HOME"
-echo "root $root"
+printf 'home %s\\nroot %s\\n' "$HOME" "$root"  # some `echo` change a backslash
 at=$root
 while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
 mounted "${at:-/}" 2>/dev/null
@@ -108,10 +107,8 @@ class Facts:
         if self.mount is not None and "ro" in self.mount.options.split(","):
             hint = f"sudo mount -o remount,rw {shlex.quote(self.mount.point)} on the board; or choose another `root`"
             return f"{self.root} is on a file system that is mounted read-only (at {self.mount.point})", hint
-        return (
-            f"{self.root} cannot be written",
-            f"sudo chown -R $USER {self.root} on the board; or choose another `root`",
-        )
+        own = f"sudo mkdir -p {(root := shlex.quote(self.root))} && sudo chown -R $USER {root}"  # it may be missing
+        return f"{self.root} cannot be written", f"on the board: {own}; or choose another `root`"
 
     @property
     def fleeting(self) -> str:
@@ -155,7 +152,7 @@ def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
         raise DeviceFailed(
             f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",
             reason="probe-failed",
-            hint=f"check that `sh` works there: ssh {transport.name} sh -c true",
+            hint="check that `sh` works there: ssh HOST sh -c true",
         )
     return parse(transport.name, completed.stdout.decode("utf-8", "replace"))
 

@@ -39,7 +39,7 @@ for place in "$incoming/$digest" "$incoming/$digest".*; do
   if [ -d "$place" ] && [ ! -L "$place" ] && left "$place" && touch -c "$place" && mv "$place" "$own"; then break; fi
 done 2>/dev/null
 mkdir -p "$own" && rm -f "$own/{constants.SIGNATURE_FILE}" "$own/{constants.SIGNATURE_FILE}{constants.PART_SUFFIX}" &&
-echo "$own"
+printf '%s\\n' "$own"
 """
 
 
