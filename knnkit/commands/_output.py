@@ -73,7 +73,7 @@ def finish(
 
 def _say_how_to_go_on(arguments: argparse.Namespace, report: FleetReport) -> None:
     """Prints how to continue a deploy that succeeded on some of its devices, but not on all."""
-    left = report.unfinished()
+    left = [device for device in report.devices if not device.good and device.reason != "no-wave"]
     if report.command == "deploy" and 0 < len(left) < len(report.devices):
         written = next((path for path in arguments.report if path.suffix == ".json"), None)
         how = f"with --retry-from {shlex.quote(str(written))}" if written else "again"

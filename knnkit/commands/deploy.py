@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import itertools
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -163,7 +165,12 @@ def _packages(
             raise _no_release_for(targets[0], own)
         with _config.line_in_errors(config):
             directories = [_ensure(build) for build in wanted]
-    return tuple(read_package(directory, keys) for directory in directories)
+    packages = tuple(read_package(directory, keys) for directory in directories)
+    for one, other in itertools.combinations(packages, 2):
+        if (named := one.manifest.device_class) == other.manifest.device_class:
+            said = f"{one.directory} and {other.directory} are both for the device class {named!r}"
+            raise UsageError(said, hint=f"--release {shlex.quote(one.directory)}, and no other of this class")
+    return packages
 
 
 def _ensure(build: Build) -> Path:

@@ -9,7 +9,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Target:
     tags: tuple[str, ...] = ()
     suggestion: str = ""  # other names, for the error if the typed name, which deploy.yaml lacks, does not resolve
     root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
+    typed: Typed | None = field(default=None, compare=False)  # None: not from a command line
 
     def __str__(self) -> str:
         """The address as the user wrote it."""
@@ -42,8 +43,7 @@ class Target:
     def words(self) -> str:
         """The options of a command line that select this device: `--target` and, if the user gave it, `--root`."""
         root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
-        typed = self.address.typed if self.address else None
-        return f"--target {typed.words(logs_in=True) if typed else shlex.quote(self.name)}{root}"
+        return f"--target {self.typed.words(logs_in=True) if self.typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
         """Returns a hint with `--target HOST` and `--target THIS_DEVICE` replaced by the options for this device."""
@@ -210,6 +210,7 @@ def _override(target: Target, said: Overrides) -> Target:
         root_typed=said.root is not None,
         device_class=said.device_class or target.device_class,
         runtime=said.runtime or target.runtime,
+        typed=said.typed(target.name),
     )
     if target.address is None:
         return target
@@ -219,7 +220,7 @@ def _override(target: Target, said: Overrides) -> Target:
         jump=said.jump or target.address.jump,
         config=said.ssh_config or target.address.config,
         foreign=target.address.foreign and not said.ssh_config,
-        typed=said.typed(target.name),
+        typed=target.typed,
         known_hosts=(said.known_hosts, *target.address.known_hosts) if said.known_hosts else target.address.known_hosts,
     )
     return replace(target, address=address)

@@ -23,7 +23,10 @@ def asked(name: str, version: str, sequence: int, model: str = "fruit") -> Devic
 
 
 def device(name: str, outcome: Outcome) -> DeviceReport:
-    return DeviceReport(name, name, outcome, 0 if outcome is Outcome.COMMITTED else 3, release=pages.RELEASE)
+    reason = "no-wave" if outcome is Outcome.SKIPPED else ""
+    return DeviceReport(
+        name, name, outcome, 0 if outcome is Outcome.COMMITTED else 3, reason=reason, release=pages.RELEASE
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,8 @@ def device(name: str, outcome: Outcome) -> DeviceReport:
     [
         ("deploy", "CCU", ["r.html", "my r.json"], "with --retry-from '{}/my r.json' continues with 1 device"),
         ("deploy", "CUU", ["r.html"], "the same command again continues with 2 devices"),
+        ("deploy", "CUS", ["r.html"], "the same command again continues with 1 device"),  # no wave contains the third
+        ("deploy", "CS", ["r.json"], ""),
         ("deploy", "CC", ["r.json"], ""),
         ("deploy", "U", ["r.json"], ""),
         ("status", "CU", ["r.json"], ""),
@@ -46,7 +51,7 @@ def test_an_unfinished_deploy_names_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(_output.signals, "deafen", lambda: None)
-    kinds = {"C": Outcome.COMMITTED, "U": Outcome.UNREACHABLE}
+    kinds = {"C": Outcome.COMMITTED, "U": Outcome.UNREACHABLE, "S": Outcome.SKIPPED}
     devices = tuple(device(f"pi-{n}", kinds[kind]) for n, kind in enumerate(outcomes))
     report = FleetReport(command, 0.0, 1.0, devices, releases=(pages.RELEASE,))
     _output.finish(argparse.Namespace(json=False, report=[tmp_path / file for file in files]), report)

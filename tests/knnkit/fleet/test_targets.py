@@ -119,6 +119,13 @@ def test_a_tag_that_nobody_has_is_told_with_what_to_type(text: str | None, tag: 
     assert hint in caught.value.hint
 
 
+def test_a_hint_selects_this_machine_as_its_user_did() -> None:
+    chosen = select(FILE, named=["local"], overrides=Overrides(deploy_yaml="my fleet.yaml", root="/srv/k"))
+    assert chosen[0].lead("knnkit provision --target HOST") == (
+        "knnkit provision --target local -c 'my fleet.yaml' --root /srv/k"
+    )
+
+
 def test_nobody_is_selected_without_a_file_or_a_target() -> None:
     with pytest.raises(UsageError, match="no device is named"):
         select(None)
