@@ -32,7 +32,7 @@ def remove(request: dict[str, Any]) -> dict[str, Any]:
     own = [path for path in listed(root) if not (path.name == LOST and os.path.ismount(root))]
     others = sorted(path.name for path in own if own_name(path) not in request["known"])
     if others:
-        message = f"{root} also holds {', '.join(others[:5])}; nothing was removed"
+        message = f"{root} also holds {', '.join(others[:20])}; nothing was removed"
         raise Trouble("not-ours", message, "move those files away first")
     for path in (root / LOCK, root / VENVS):
         refuse_if_held(path)

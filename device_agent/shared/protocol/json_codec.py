@@ -63,7 +63,8 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
     Raises:
         TooLarge: the text exceeds `limit` bytes, the most that the reader of this file accepts.
     """
-    data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    data = f"{text}\n".encode("utf-8", "replace")  # the name of a file may not be UTF-8
     if len(data) > limit:
         raise TooLarge(f"the document would have {len(data):,} bytes; its reader accepts at most {limit:,}")
     return data
