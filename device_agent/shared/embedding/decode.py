@@ -21,13 +21,11 @@ from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input
-from device_agent.shared.tabular.inputs import NPY_MAGIC
+from device_agent.shared.tabular.inputs import BROKEN, NPY_MAGIC, read_npy_header
 
 #: Most bytes of one input, and of a line that holds one in base64.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = MAX_BYTES * 4 // 3 + 4096
-#: Every exception of NumPy for a broken file.
-_BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
 #: First bytes of sounds (MP3, OGG, FLAC) and pictures (GIF, BMP, TIFF) that are not read, and a beginning of text.
 _SOUNDS, _PICTURES = (b"ID3", b"\xff\xfb", b"OggS", b"fLaC"), (b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _TEXT = re.compile(rb"[\t\r\n -~]{16}")
@@ -150,9 +148,7 @@ def to_json(values: NDArray[Any]) -> str:
 def _read_npy(data: bytes) -> NDArray[Any]:
     stream = io.BytesIO(data)
     try:
-        npy: Any = np.lib.format
-        old = npy.read_magic(stream) == (1, 0)
-        shape, _, dtype = npy.read_array_header_1_0(stream) if old else npy.read_array_header_2_0(stream)
+        shape, _, dtype = read_npy_header(stream)
         size = math.prod(shape)
         if dtype.kind not in "fiub":
             said = f"an NPY input of type {str(dtype)[:40]} is not supported"
@@ -163,5 +159,5 @@ def _read_npy(data: bytes) -> NDArray[Any]:
             raise ValueError(f"it has {len(data):,} bytes, fewer than an array of shape {shape} needs")
         stream.seek(0)
         return np.asarray(np.load(stream, allow_pickle=False))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadInput(f"the NPY input is damaged: {str(error)[:200]}") from None

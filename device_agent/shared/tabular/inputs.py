@@ -7,12 +7,14 @@ by the first bytes.
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import select
+import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,11 @@ FILES = "files"
 SUFFIXES = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 64 * 1024
+#: Every exception of NumPy for a broken file.
+BROKEN = (
+    *(ValueError, TypeError, KeyError, OverflowError, EOFError, MemoryError, RecursionError),
+    *(SyntaxError, tokenize.TokenError),
+)
 #: Most numbers of one raw input in an NPY file.
 _MAX_INPUT = 32 * 1024 * 1024
 IsOne = Callable[[tuple[int, ...]], bool]
@@ -196,6 +203,16 @@ def sniff(start: bytes) -> str:
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
 
 
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns shape, column order (Fortran's) and type of the array in an NPY file; raises one of `BROKEN`."""
+    npy: Any = np.lib.format
+    old = npy.read_magic(file) == (1, 0)
+    shape, fortran, dtype = npy.read_array_header_1_0(file) if old else npy.read_array_header_2_0(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array cannot have the shape {shape}")
+    return shape, fortran, dtype
+
+
 class _NpyReader:
     """Reads an NPY file from a descriptor that may be a pipe."""
 
@@ -221,10 +238,17 @@ class _NpyReader:
         version = self._read(8)
         if len(version) < 8 or not version.startswith(NPY_MAGIC) or version[6] not in (1, 2, 3):
             raise self._bad("not an NPY file")
-        size = int.from_bytes(self._read(2 if version[6] == 1 else 4), "little")
+        counted = self._read(2 if version[6] == 1 else 4)
+        size = int.from_bytes(counted, "little")
         if size > _MAX_NPY_HEADER:
             raise self._bad(f"the NPY header has {size:,} bytes; at most {_MAX_NPY_HEADER:,} are read")
-        shape, fortran, dtype = self._parse_header(self._read(size))
+        try:
+            shape, fortran, dtype = read_npy_header(io.BytesIO(version + counted + self._read(size)))
+        except BROKEN as error:
+            raise self._bad(f"the NPY header is damaged: {error}") from None
+        if dtype.names:
+            hint = "save numpy.lib.recfunctions.structured_to_unstructured(rows)"
+            raise self._bad("the array contains records, not numbers", hint)
         if dtype.kind not in "fiub":
             raise self._bad(f"the array contains {dtype}, not numbers", "save numbers: rows.astype(float)")
         with named(self._source.name):
@@ -240,21 +264,6 @@ class _NpyReader:
         if n_features is not None:
             shape = (1 if len(shape) == 1 else shape[0], n_features)
         return shape, dtype
-
-    def _parse_header(self, text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-        import ast
-
-        try:
-            found = ast.literal_eval(text.decode("latin1"))
-            shape = tuple(int(length) for length in found["shape"])
-            if isinstance(found["descr"], list):
-                hint = "save numpy.lib.recfunctions.structured_to_unstructured(rows)"
-                raise self._bad("the array contains records, not numbers", hint)
-            if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
-                raise ValueError(f"not a table of numbers: {found}")
-            return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
-        except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
-            raise self._bad(f"the NPY header is damaged: {error}") from None
 
     def _read(self, size: int) -> bytes:
         parts = [self._start[:size]]

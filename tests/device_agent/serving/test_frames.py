@@ -57,6 +57,7 @@ def test_frames_are_answered_as_they_arrive(device: Device, files: list[bytes]) 
 
 def test_a_broken_frame_is_named_and_the_others_are_answered(device: Device, files: list[bytes]) -> None:
     bad = [b"", b"RIFF", b"not a sound", files[0][:50], files[1][:20], b"\n" * 9, b"\x93NUMPY\x01\x00\xff\xff"]
+    bad += [b"\x93NUMPY\x01\x00\x0a\x00" + b"{" * 10]
     data = b"".join(map(frame, [files[0], *bad, files[1]]))
     said = device.run("classify", "--stream", "--format", "frames", input=data)
     found = [json.loads(line) for line in said.out.splitlines()]
