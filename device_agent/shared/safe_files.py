@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -17,8 +18,8 @@ from typing import IO, BinaryIO
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-#: Fewest bytes of one read.
-_SOME = 1 << 14
+#: Fewest bytes of one read, and most of a read from a large file.
+_SOME, _MANY = 1 << 14, 1 << 20
 #: Characters of a file's name in the name of its unfinished copy: a name may have at most 255 bytes.
 _REPEATED = 40
 
@@ -66,6 +67,23 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
             return b""
         raise
     return b"".join(parts)
+
+
+def sha256_of(path: Path, size: int = sys.maxsize) -> str:
+    """Returns the hexadecimal SHA-256 of the first `size` bytes of a file; `path` may be a symbolic link.
+
+    Raises:
+        NotOrdinary: the path does not name an ordinary file.
+        OSError: the file cannot be read.
+    """
+    import hashlib  # loads OpenSSL, which takes 3 ms
+
+    digest = hashlib.sha256()
+    with open_ordinary(path, follow=True) as file:
+        while part := file.read(min(size, _MANY)):
+            digest.update(part)
+            size -= len(part)
+    return digest.hexdigest()
 
 
 class WholeFile:

@@ -12,19 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.safe_files import sha256_of
 from device_agent.shared.trust.oms import STATEMENT_TYPE
 from knnkit.errors import DataError
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://github.com/knnkit/knnkit/build/v1"
-#: Bytes of a file that are read at a time.
-_CHUNK = 1 << 20
 
 
 def statement(
@@ -48,10 +46,8 @@ def statement(
     Raises:
         DataError: a data file can no longer be read.
     """
-    rows = {"name": "training rows and labels", "digest": {"sha256": info.fingerprint}}
-    stages = [
-        {"name": each.file, "digest": {"sha256": each.sha256}} for each in (info.input.stages if info.input else ())
-    ]
+    rows = _named("training rows and labels", info.fingerprint)
+    stages = [_named(each.file, each.sha256) for each in (info.input.stages if info.input else ())]
     tools = [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in sorted(info.versions.items())]
     predicate = {
         "buildDefinition": {
@@ -62,16 +58,20 @@ def statement(
         "runDetails": {"builder": {"id": f"pkg:pypi/knnkit@{info.versions['knnkit']}"}},
     }
     model = f"{constants.MODEL_FILE} without associated files"
-    subject = [_named(constants.GOLDEN_FILE, [golden]), _named(model, graph)]
+    subject = [_named(constants.GOLDEN_FILE, _digest([golden])), _named(model, _digest(graph))]
     document = {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
-def _named(name: str, parts: Iterable[Any]) -> dict[str, Any]:
+def _digest(parts: Iterable[Any]) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
-    return {"name": name, "digest": {"sha256": found.hexdigest()}}
+    return found.hexdigest()
+
+
+def _named(name: str, digest: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": digest}}
 
 
 def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
@@ -80,8 +80,7 @@ def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
     for path in map(Path, dict.fromkeys(sources)):
         try:
             if path.is_file():
-                with path.open("rb") as file:
-                    found.append(_named(path.name, iter(partial(file.read, _CHUNK), b"")))
+                found.append(_named(path.name, sha256_of(path)))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return found

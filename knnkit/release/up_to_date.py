@@ -16,7 +16,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.release import model_file
-from device_agent.shared.safe_files import open_ordinary, read_small
+from device_agent.shared.safe_files import read_small, sha256_of
 from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
 from knnkit.data import raw_files
 from knnkit.data.patterns import SUFFIXES, expand, unreadable
@@ -27,7 +27,6 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "labels", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
-_CHUNK = 1 << 20
 
 
 def digest(build: Build) -> str:
@@ -125,11 +124,7 @@ def _installed(tool: str) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    found = hashlib.sha256()
     try:
-        with open_ordinary(path, follow=True) as file:
-            while chunk := file.read(_CHUNK):
-                found.update(chunk)
+        return sha256_of(path)
     except OSError as error:
         raise unreadable(path, error, (path.suffix, *SUFFIXES)) from None
-    return found.hexdigest()

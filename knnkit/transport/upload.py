@@ -6,12 +6,12 @@ has is skipped. One command on the device examines all files.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent.shared.safe_files import sha256_of
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport
 
@@ -51,17 +51,7 @@ class PushFile:
     def of(cls, local: Path, remote: str) -> PushFile:
         """Returns the description of the file `local`, with its size and digest."""
         size = local.stat().st_size
-        return cls(local, remote, size, _digest(local, size))
-
-
-def _digest(path: Path, size: int) -> str:
-    """Returns the hexadecimal SHA-256 of the first `size` bytes of a file, or of all if it has fewer."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(min(size, 1024 * 1024)):
-            digest.update(chunk)
-            size -= len(chunk)
-    return digest.hexdigest()
+        return cls(local, remote, size, sha256_of(local, size))
 
 
 @dataclass(frozen=True)
@@ -127,4 +117,4 @@ def _offset(file: PushFile, found: list[str]) -> int:
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
     size = int(found[1])
-    return size if size <= file.size and _digest(file.local, size) == found[2] else 0
+    return size if size <= file.size and sha256_of(file.local, size) == found[2] else 0
