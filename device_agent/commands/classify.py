@@ -7,6 +7,7 @@ import sys
 
 from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
+from device_agent.shared.console.answer_options import add_answers
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
@@ -17,29 +18,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
     add("--output", metavar="FILE", help="file for the answers, - for standard output (default: -)")
-    add(
-        "--format",
-        choices=("auto", "csv", "jsonl", "npy", "frames"),
-        default="auto",
-        help="format of the input; frames (only with --stream) are files, each after its length in 4 bytes, big-endian "
-        "(default: by the file's name, else by its first byte)",
-    )
-    add(
-        "--output-format",
-        choices=("csv", "jsonl", "npy"),
-        help="format of the answers (default: the format of the input; with --json, jsonl)",
-    )
-    add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
-    add("--proba", action="store_true", help="add the probability of each class")
-    add(
-        "--labels",
-        type=float,
-        metavar="COVERAGE",
-        help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
-    )
-    add("--neighbors", action="store_true", help="add the nearest training rows: distance, class or target, row, id")
-    add("--digest", action="store_true", help="add the digest of the release that answered")
-    add("--ignore-extra", action="store_true", help="ignore columns that the model does not have")
+    add_answers(parser)
     help = "copy this column of the input, a feature or not, before each answer; repeat it for more"
     add("--keep", action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from device_agent.shared.console.answer_options import add_answers
 from device_agent.shared.console.argument_parser import count
 from knnkit.commands import _options, _parsers_rows
 from knnkit.commands._options import DIR, FILE, FLAG, MANY, PEM, PUB
@@ -258,29 +259,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="file for the answers, - for standard output; a directory for several devices or --report (default: -)",
     )
-    rows.add_argument(
-        "--format",
-        choices=("auto", "csv", "jsonl", "npy", "frames"),
-        default="auto",
-        help="format of the rows; frames (only with --stream) are files, each after its length in 4 bytes, big-endian "
-        "(default: by the file's name or first byte)",
-    )
-    rows.add_argument(
-        "--output-format",
-        choices=("csv", "jsonl", "npy"),
-        help="format of the answers (default: that of the rows; of one device with --json, jsonl)",
-    )
-    rows.add_argument("--stream", **FLAG, help="answer each line at once, until the input ends; switch to new releases")
-    rows.add_argument("--proba", **FLAG, help="add the probability of each class")
-    rows.add_argument(
-        "--labels",
-        type=float,
-        metavar="COVERAGE",
-        help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
-    )
-    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class or target, row, id")
-    rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not have")
+    add_answers(rows, "of one device with --json")
     rows.add_argument(
         "--keep",
         action="append",
