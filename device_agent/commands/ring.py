@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from device_agent.commands.options import command, show, store_of
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit
@@ -64,7 +65,7 @@ def _print(arguments: argparse.Namespace, lines: list[dict[str, Any]], text: Any
 def _describe(entry: dict[str, Any]) -> str:
     from device_agent.shared.protocol.versions import utc
 
-    cells = ", ".join(map(str, entry["row"][:_CELLS])) + (", ..." if len(entry["row"]) > _CELLS else "")
+    cells = first_of([*map(str, entry["row"])], _CELLS)
     words = (entry["id"], entry["kind"], utc(entry["time"]), str(entry["answer"]), f"{entry['distance']:.6g}", cells)
     return "  ".join(constants.one_line(word) for word in words)
 

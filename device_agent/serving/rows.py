@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept
 from device_agent.serving.load import Loaded
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
-from device_agent.shared.tabular.csv_dialect import listed, short
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import FILES, Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
@@ -185,7 +186,7 @@ class Rows:
     def _tell_others(self) -> None:
         """If more than `_SHOWN` samples were bad, prints the number of the others, and which columns a sample has."""
         if self._bad > _SHOWN and self._info.window is not None:
-            said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {listed(self._info.window.numbers)}"
+            said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {first_of(self._info.window.numbers)}"
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)
 
     def _arrays(self) -> Iterator[Block]:

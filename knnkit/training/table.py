@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.enrolment.enrolled import without_fraction
 from device_agent.shared.features.categories import Codes, key_of
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
@@ -338,14 +339,10 @@ def _filled(table: Table, training: Dataset) -> list[str]:
     ]
     if not parts:
         return []
-    named = ", ".join(parts[:_MOST]) + (f", ... ({len(parts)} columns)" if len(parts) > _MOST else "")
-    return [f"{training.source}: {counts.sum():,} missing cells of the training rows are filled: {named}"]
+    said = f"{training.source}: {counts.sum():,} missing cells of the training rows are filled"
+    return [f"{said}: {first_of(parts, 5)}"]
 
 
 def _shown(column: Column) -> str:
     fill = column.fill or 0.0
     return f"{fill:.7g}" if column.encoding == "number" else repr(column.categories[int(fill)])
-
-
-#: Most columns that the line about filled cells names.
-_MOST = 5

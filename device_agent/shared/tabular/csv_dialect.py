@@ -16,9 +16,6 @@ from device_agent.shared.protocol.errors import BadInput
 
 #: Column separators, the likeliest first.
 SEPARATORS = (",", ";", "\t")
-#: Names of columns that a message lists.
-_MAX_LISTED = 12
-
 _SHEET = "save the table as CSV (UTF-8)"
 _MEDIA = "this model takes rows; a model takes pictures or sounds if deploy.yaml has `input` for it"
 #: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
@@ -336,12 +333,6 @@ def _letters(name: str) -> str:
     from unicodedata import normalize
 
     return "".join(filter(str.isalnum, normalize("NFKC", name).casefold()))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns names, joined by commas, for a message; if there are many, only the first ones, and their number."""
-    more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
-    return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more
 
 
 def short(text: str) -> str:

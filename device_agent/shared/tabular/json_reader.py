@@ -13,9 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.json_codec import unique_keys
-from device_agent.shared.tabular.csv_dialect import is_number, listed, short
+from device_agent.shared.tabular.csv_dialect import is_number, short
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, more, plain_numbers, unlike_finite
@@ -96,7 +97,7 @@ class JsonParser(Parser):
     def _from_object(self, found: dict[str, Any]) -> list[Any]:
         missing = [name for name in self._names if name not in found]
         if missing:
-            hint = f"the model has the columns {listed(self._names)}"
+            hint = f"the model has the columns {first_of(self._names)}"
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}", hint=hint)
         extra = [key for key in found if key not in self._places]
         if extra and not self._ignore_extra:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from support.device import Device
 from support.releases import Releases
 
+from device_agent.shared.console import lists
 from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 
@@ -186,7 +186,7 @@ def test_plain_blocks_of_a_semicolon_file_are_read_at_once() -> None:
 
 
 def test_names_of_a_model_with_very_many_features_do_not_flood_the_terminal() -> None:
-    assert csv_dialect.listed([f"f{number}" for number in range(784)]).endswith("f11, ... (784 in all)")
+    assert lists.first_of([f"f{number}" for number in range(784)]).endswith("f11 and 772 more")
 
 
 @pytest.mark.parametrize("line", [b"[[1,2,3],[4,5,6]]", b'[{"a": 1}]', b"["])
@@ -319,7 +319,7 @@ def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:
 
 
 def test_names_that_hold_a_comma_are_told_from_two() -> None:
-    assert csv_dialect.listed(("air, %", "gas")) == "'air, %', gas"
+    assert lists.first_of(("air, %", "gas")) == "'air, %', gas"
 
 
 @pytest.mark.parametrize(("cell", "unit"), [("34,8 %", "%"), ("7,4km", "km"), ("-2,5 m/s", "m/s")])
