@@ -197,7 +197,7 @@ class TfKNN:
         if self.fitted.enrolment.targets is not None:
             answers, raw = SimpleNamespace(**self._answer(queries)), features_of(self.fitted, queries).rows
             values, columns = self._reference.settled(answers, raw), self.fitted.enrolment.target_classes
-            return np.array(labels_of(columns, values), object) if columns else as_column(values)
+            return np.array(labels_of(columns, values), object).reshape(values.shape) if columns else as_column(values)
         classes = self.classes_
         label = self._answer(queries)[constants.OUTPUT_LABEL]
         if self.fitted.spec.reject is not None or constants.UNKNOWN in label:

@@ -99,6 +99,8 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
         true = as_numbers(truth, np.float64)
     except (TypeError, ValueError) as problem:
         raise error(f"the targets are not numbers: {problem}", hint=hint) from None
+    if true.shape == (*values.shape, 1):  # one target, in a table with one column
+        true = true[:, 0]
     if true.shape != values.shape:
         raise error(f"the predictions have shape {values.shape}, but the targets have shape {true.shape}", hint=hint)
     if missing := int((~np.isfinite(true)).sum()):

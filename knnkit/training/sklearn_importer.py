@@ -33,7 +33,7 @@ from knnkit.training.sklearn_left_out import ESTIMATORS as LEFT_OUT
 from knnkit.training.sklearn_left_out import because
 from knnkit.training.sklearn_metrics import compare_values, is_hamming, metric_of, require_metrics, require_whole
 from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
-from knnkit.training.sklearn_transforms import convert, parts_of, without_dropped
+from knnkit.training.sklearn_transforms import convert, first_of, parts_of, width_of, without_dropped
 
 _TAKEN_OVER = (
     "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md has the list), "
@@ -80,9 +80,9 @@ def import_estimator(
     """
     maps, classifier = _parts(estimator)
     name_of = type(classifier).__name__
-    mapped = _training_rows(classifier)
-    width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
+    width = width_of(maps[0]) if maps else classifier._fit_X.shape[1]
     names, table = _names(estimator, feature_names, width), None
+    mapped = _training_rows(classifier)
     metric: Metric = "sqeuclidean"
     p: float | None = None
     if is_hamming(classifier):
@@ -91,7 +91,7 @@ def import_estimator(
     else:
         if curved := max((place for place, each in enumerate(maps, 1) if is_nonlinear(each)), default=0):
             table, maps = convert_all(maps[:curved], names), maps[curved:]
-            names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
+            names = _made_names(estimator, curved, names, width_of(maps[0]) if maps else mapped.shape[1])
         metric, p, weighting = metric_of(classifier, mapped.shape[1])
         if metric == "jaccard":
             require_whole("jaccard", maps, mapped)
@@ -132,8 +132,7 @@ def _own(estimator: Any) -> dict[str, Any]:
         raise BuildError(f"{name} with several label columns is not supported", hint=hint)
     outlier: Any = None
     if estimator.outlier_label_ is not None:  # one for each output
-        outlier = np.asarray(estimator.outlier_label_).reshape(-1)[0].item()
-        outlier = int(outlier) if isinstance(outlier, float) and outlier.is_integer() else outlier
+        (outlier,) = _labels(np.asarray(estimator.outlier_label_).reshape(-1)[:1])
     return {"radius": float(estimator.radius), "outlier_label": outlier}
 
 
@@ -250,8 +249,8 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
     if type(estimator) not in [getattr(neighbors, name) for name in ESTIMATORS]:
         name = "None" if estimator is None else type(estimator).__name__
         raise BuildError(f"{name} is not supported{because(name, LEFT_OUT)}", hint=_instead_of(estimator))
-    if not hasattr(estimator, "_fit_X"):
-        raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
+    if not (hasattr(estimator, "_fit_X") and hasattr(estimator, "n_features_in_")):  # a tree keeps its own metric
+        raise BuildError(f"the {type(estimator).__name__} is not fitted on rows", hint="estimator.fit(rows, labels)")
     if not getattr(estimator, "novelty", True):
         said = "LocalOutlierFactor with novelty=False answers for its training rows alone"
         raise BuildError(said, hint="LocalOutlierFactor(novelty=True).fit(rows)")
@@ -259,7 +258,7 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def _is_search(estimator: Any) -> bool:
-    return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "refit")
+    return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "error_score")
 
 
 def _instead_of(estimator: Any) -> str:
@@ -311,7 +310,9 @@ def _labels(found: Any) -> Labels:
 
 def fitted_names(estimator: Any) -> tuple[str, ...] | None:
     """Returns the feature names that `estimator` was fitted with; None if it was fitted on a plain array."""
-    fitted = getattr(estimator, "feature_names_in_", None)
+    maps, classifier = _parts(estimator)
+    first = first_of(maps[0]) if maps else classifier  # a Pipeline that begins with "passthrough" has no names
+    fitted = getattr(estimator, "feature_names_in_", getattr(first, "feature_names_in_", None))
     return None if fitted is None else tuple(map(str, fitted))
 
 

@@ -20,7 +20,14 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, REFUSED_VALUE, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
-from knnkit.training.sklearn_transforms import branches_of, columns_in_use, convert, parts_of, require_readable
+from knnkit.training.sklearn_transforms import (
+    branches_of,
+    columns_in_use,
+    convert,
+    parts_of,
+    require_readable,
+    width_of,
+)
 
 #: For each column between two transformers: index of the raw column that it is a copy of; None if it was computed.
 Sources = list[int | None]
@@ -118,8 +125,7 @@ class _Walk:
             for step in parts_of(part):
                 sources = self.run(step, start, sources)
             return sources
-        if not hasattr(part, "n_features_in_"):
-            raise BuildError(f"the {name} is not fitted", hint="fit the whole pipeline")
+        width_of(part)  # refuses one that is not fitted
         if kind.__module__.startswith("sklearn.feature_selection."):
             return self._take(start, sources, np.flatnonzero(part.get_support()))
         own = kind.__module__.startswith("sklearn.")
@@ -138,7 +144,8 @@ class _Walk:
         if isinstance(value, str | bool | np.bool_):
             if source is None:
                 raise BuildError(f"the category {value!r} is in a column that a step computed", hint=_APPLY)
-            texts = self.texts.setdefault(source, [])
+            truths = isinstance(value, bool | np.bool_)  # coded 0 and 1, which another branch may take as numbers
+            texts = self.texts.setdefault(source, ["False", "True"] if truths else [])
             if str(value) not in texts:
                 texts.append(str(value))
             return float(texts.index(str(value)))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.arguments import is_number
 from device_agent.shared.features import transforms
 from device_agent.shared.features.coder import KEEP
 from device_agent.shared.protocol.table_info import Column, Table, Transform
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
 from knnkit.training.sklearn_left_out import TRANSFORMERS, because
@@ -30,13 +32,17 @@ def convert(transformer: Any) -> list[Step]:
     if kind.__module__.startswith("sklearn.feature_selection."):
         convert = _selector
     if convert is None:
-        raise BuildError(
-            f"{kind.__name__} is not supported in front of the classifier{because(kind.__name__, TRANSFORMERS)}",
-            hint="apply it before knnkit; docs/scikit-learn.md lists what can be imported",
-        )
-    if not hasattr(transformer, "n_features_in_"):
-        raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
+        raise _not_supported(transformer)
+    width_of(transformer)  # refuses one that is not fitted
     return convert(transformer)
+
+
+def _not_supported(transformer: Any) -> BuildError:
+    name = type(transformer).__name__
+    return BuildError(
+        f"{name} is not supported in front of the classifier{because(name, TRANSFORMERS)}",
+        hint="apply it before knnkit; docs/scikit-learn.md lists what can be imported",
+    )
 
 
 def parts_of(step: Any) -> list[Any]:
@@ -46,6 +52,30 @@ def parts_of(step: Any) -> list[Any]:
     if isinstance(step, Pipeline):
         return [part for _, inner in step.steps for part in parts_of(inner)]
     return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
+
+
+def first_of(part: Any) -> Any:
+    """Returns the first transformer that saw the rows given to `part`; None for "passthrough" or "drop".
+
+    scikit-learn itself asks the first step of a Pipeline or FeatureUnion for its columns, even if that is such a word.
+    """
+    inner = [each for _, each in part.transformer_list] if hasattr(part, "transformer_list") else parts_of(part)
+    return part if inner == [part] else next((found for each in inner if (found := first_of(each)) is not None), None)
+
+
+def width_of(part: Any) -> int:
+    """Returns the number of columns that the transformer `part` was fitted with.
+
+    Raises:
+        BuildError: the transformer was not fitted; or it is not supported, and does not know its columns.
+    """
+    first = first_of(part)
+    found, kind = getattr(first, "n_features_in_", None), type(first)
+    if found is None and (kind.__name__ in TRANSFORMERS or not kind.__module__.startswith("sklearn.")):
+        raise _not_supported(first)
+    if found is None:
+        raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
+    return int(found)
 
 
 def columns_in_use(found: Sequence[Transform], width: int) -> set[int]:
@@ -80,9 +110,13 @@ def require_readable(value: Any, source: int | None, texts_at: dict[int, bool]) 
     `source` is the index of its raw column; None for a computed column.
 
     Raises:
-        BuildError: the text has blanks at its ends, which readers of rows leave out; or the column has numbers, too.
+        BuildError: the text has blanks at its ends, which readers of rows leave out; or the column has numbers, too; or
+            the category is neither, such as a date.
     """
     is_text = isinstance(value, str | bool | np.bool_)
+    if not is_text and not is_number(value):
+        said = f"the category {short(str(value))} is neither text nor a number, but of type {type(value).__name__}"
+        raise BuildError(said, hint="fit on a column of text: frame[COLUMN].astype(str)")
     if is_text and str(value) != str(value).strip():
         said = f"the category {value!r} has blanks at its ends, which a device leaves out"
         raise BuildError(said, hint="fit on a column without them: frame[COLUMN].str.strip()")
@@ -140,7 +174,7 @@ def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
 
     Leaves out branches that are dropped, or have no columns.
     """
-    weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
+    weights, every = part.transformer_weights or {}, list(range(width_of(part)))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices
         named = [(name, each, list(places[name])) for name, each, _ in part.transformers_]
@@ -151,7 +185,7 @@ def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
 
 
 def _side_by_side(transformer: Any) -> list[Step]:
-    width = transformer.n_features_in_
+    width = width_of(transformer)
     branches = branches_of(transformer)
     composed = [(np.array(columns), *_compose(part, len(columns)), weight) for columns, part, weight in branches]
     shift, blocks, constants = np.zeros(width), [], []

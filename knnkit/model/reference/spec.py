@@ -214,7 +214,9 @@ def _require_combinable(spec: KnnSpec) -> None:
         raise BuildError(f"scale: {spec.scale} changes what {spec.metric} compares", hint="scale: none")
     given = {"reject": spec.reject, "label_sets": spec.label_sets or None, "enrol": spec.enrol, "keep": spec.keep}
     taken = [key for key, value in given.items() if value is not None]
-    if spec.radius is not None and taken:
-        raise BuildError(f"{taken[0]} needs exactly k neighbours, not a radius", hint=f"leave {taken[0]} out")
+    if taken and (spec.radius is not None or spec.offset is not None):
+        why = "needs exactly k neighbours, not a radius"
+        why = why if spec.offset is None else "does not work with outlier factors, which have their own threshold"
+        raise BuildError(f"{taken[0]} {why}", hint=f"leave {taken[0]} out")
     if spec.enrol is not None:
         require_plain(spec, "enrol")

@@ -97,6 +97,13 @@ def test_it_answers_as_scikit_learn() -> None:
     assert model.predict(np.empty((0, 4))).shape == (0,)
 
 
+def test_rows_of_zeros_are_as_far_from_each_other_as_in_scikit_learn() -> None:
+    rows = np.concatenate([np.zeros((3, 4)), ROWS[:9]])
+    distances, _ = TfKNN(rows, 2, metric="cosine").kneighbors()
+    expected, _ = NearestNeighbors(n_neighbors=2, metric="cosine").fit(rows).kneighbors()
+    assert np.allclose(distances, expected, atol=1e-6)
+
+
 def test_the_file_is_what_build_writes_whatever_was_asked_before(tmp_path: Path) -> None:
     training = dataset(ROWS, LABELS)
     expected = build_model(KnnSpec("blobs", 3, scale="minmax"), training).data

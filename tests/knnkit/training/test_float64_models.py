@@ -209,6 +209,8 @@ def test_outlier_factors_are_those_of_scikit_learn(device: DeviceProcess, tmp_pa
             assert np.array_equal(found[:, 1] == 1.0, estimator.predict(asked.astype(np.float64)) == -1)
     with pytest.raises(BuildError, match="novelty=False answers for its training rows alone"):
         knnkit.from_sklearn(LocalOutlierFactor().fit(FLOATS))
+    with pytest.raises(BuildError, match="reject does not work with outlier factors"):
+        knnkit.from_sklearn(LocalOutlierFactor(novelty=True).fit(FLOATS), reject=0.9)
 
 
 def test_a_regression_has_kernels_and_metrics_too(device: DeviceProcess, tmp_path: Path) -> None:

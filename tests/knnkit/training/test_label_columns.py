@@ -47,6 +47,7 @@ def test_each_column_is_answered_as_in_scikit_learn(name: str, device: DevicePro
     model = knnkit.from_sklearn(estimator, name="trees")
     assert model.predict(QUERIES).tolist() == expected.tolist()
     assert model.score(QUERIES, expected) == 1.0
+    assert model.predict(QUERIES[:0]).shape == (0, labels.shape[1])
     for found, column, own, classes in zip(model.predict_proba(QUERIES), shares, model.classes_, estimator.classes_):
         assert np.abs(found - column).max() <= 1e-5
         assert own.tolist() == classes.tolist()

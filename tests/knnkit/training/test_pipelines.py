@@ -255,6 +255,24 @@ def test_categories_that_no_device_could_tell_apart_are_refused(encoder: Any) ->
         knnkit.from_sklearn(make_pipeline(filled, clone(encoder), KNN).fit(whole, LABELS))
 
 
+def test_a_category_that_is_no_text_and_no_number_is_named() -> None:
+    binned = pd.DataFrame({"size": pd.cut(NUMBERS[:, 0], 3), "other": NUMBERS[:, 1]})
+    encode = ColumnTransformer([("size", OneHotEncoder(), ["size"])], remainder="passthrough")
+    with pytest.raises(BuildError, match="is neither text nor a number, but of type Interval") as caught:
+        knnkit.from_sklearn(make_pipeline(encode, KNN).fit(binned, LABELS))
+    assert "astype(str)" in caught.value.hint
+    binned["size"] = binned["size"].astype(str)
+    assert knnkit.from_sklearn(make_pipeline(encode, KNN).fit(binned, LABELS))
+
+
+def test_truth_values_are_numbers_to_another_branch() -> None:
+    frame = pd.DataFrame({"alive": True, "old": NUMBERS[:, 1] > 1, "size": NUMBERS[:, 2]})  # none is False
+    both = ColumnTransformer([("code", OneHotEncoder(), ["alive"]), ("as it is", "passthrough", [*frame])])
+    pipeline = make_pipeline(both, KNN).fit(frame, LABELS)
+    expected = pipeline[:-1].transform(frame).astype(np.float32)
+    assert features_of(knnkit.from_sklearn(pipeline).fitted, frame).rows.tolist() == expected.tolist()
+
+
 def test_none_and_nan_are_not_told_apart() -> None:
     rows = MIXED.copy()
     rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)

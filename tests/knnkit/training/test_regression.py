@@ -155,3 +155,8 @@ def test_labels_and_targets_are_one_or_the_other() -> None:
         knnkit.TfKNN(ROWS, targets=TARGETS[:7])
     with pytest.raises(BuildError, match="no labels"):
         knnkit.TfKNN(ROWS, targets=TARGETS).predict_proba(ROWS)
+
+
+def test_one_target_may_stand_in_a_table_of_one_column() -> None:
+    model = knnkit.TfKNN(ROWS, targets=TARGETS[:, :1])
+    assert model.score(QUERIES, TARGETS[: len(QUERIES), :1]) == model.score(QUERIES, TARGETS[: len(QUERIES), 0])

@@ -10,21 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline as imblearn_pipeline
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA, FactorAnalysis, IncrementalPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, SelectPercentile, VarianceThreshold
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, train_test_split
-from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis, RadiusNeighborsClassifier
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    TunedThresholdClassifierCV,
+    train_test_split,
+)
+from sklearn.neighbors import (
+    KDTree,
+    KNeighborsClassifier,
+    NearestNeighbors,
+    NeighborhoodComponentsAnalysis,
+    RadiusNeighborsClassifier,
+)
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
+    FunctionTransformer,
     MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
@@ -38,9 +52,10 @@ from support.device_process import DeviceProcess
 import knnkit
 from device_agent import TfliteKNN
 from device_agent.shared.protocol.model_info import Gates
-from knnkit.errors import BuildError
+from knnkit.errors import BuildError, DataError
 from knnkit.training import source
 from knnkit.training.raw_cells import labelled_rows
+from knnkit.training.sklearn_importer import fitted_names
 
 ROWS, CODES = load_wine(return_X_y=True)
 KEPT, HELD_OUT, LABELS, TRUTH = train_test_split(ROWS, CODES, test_size=0.3, random_state=0)
@@ -325,6 +340,12 @@ def test_labels_of_whole_floats_are_integers() -> None:
     assert imported.fitted.enrolment.classes == (0, 1, 2)
 
 
+def test_an_outlier_label_may_be_true() -> None:
+    estimator = RadiusNeighborsClassifier(30.0, outlier_label=True).fit(KEPT, LABELS > 0)
+    asked = np.concatenate([HELD_OUT, HELD_OUT + 1e6])
+    assert knnkit.from_sklearn(estimator).predict(asked).tolist() == estimator.predict(asked).astype(str).tolist()
+
+
 def test_true_and_false_are_labels_as_in_a_file(tmp_path: Path) -> None:
     for given in (LABELS > 0, np.stack([LABELS > 0, LABELS > 1], axis=1)):
         estimator = KNeighborsClassifier(3).fit(KEPT, given)
@@ -337,6 +358,60 @@ def test_true_and_false_are_labels_as_in_a_file(tmp_path: Path) -> None:
         held_out = labelled_rows(host.fitted, (KEPT, given))
         assert held_out is not None
         replace(source.of_imported(host.fitted, held_out), agreement=1.0).build(Gates())
+
+
+class Halver(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Somebody's own transformer, which does not note its columns."""
+
+    def fit(self, rows: Any, labels: Any = None) -> Halver:
+        return self
+
+    def transform(self, rows: Any) -> Any:
+        return rows / 2
+
+
+NAMES = [f"f{place}" for place in range(13)]
+#: Pipelines that scikit-learn itself gives no names of columns, and their first step that has some.
+UNNAMED: dict[str, Any] = {
+    "no scaler": Pipeline([("scale", "passthrough"), ("knn", KNN(3))]),
+    "no scaler, then PCA": Pipeline([("scale", "passthrough"), ("pca", PCA(3)), ("knn", KNN(3))]),
+    "an inner one": make_pipeline(Pipeline([("scale", "passthrough"), ("pca", PCA(3))]), KNN(3)),
+    "a search": GridSearchCV(make_pipeline(StandardScaler(), KNN(3)), {"standardscaler": ["passthrough"]}, cv=2),
+    "union, its first off": make_pipeline(FeatureUnion([("off", "drop"), ("pca", PCA(3))]), KNN(3)),
+    "union of a pipeline": make_pipeline(
+        FeatureUnion(
+            [("a", Pipeline([("off", "passthrough"), ("log", FunctionTransformer(np.log1p))])), ("b", PCA(2))]
+        ),
+        KNN(3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(UNNAMED))
+def test_columns_have_names_whatever_the_first_step_is(name: str) -> None:
+    frame = pd.DataFrame(HELD_OUT, columns=NAMES)
+    estimator = clone(UNNAMED[name]).fit(pd.DataFrame(KEPT, columns=NAMES), LABELS)
+    model = knnkit.from_sklearn(estimator)
+    assert fitted_names(estimator) == tuple(NAMES)
+    assert model.predict(frame[NAMES[::-1]]).tolist() == estimator.predict(frame).tolist()
+    with pytest.raises(DataError, match="there is no column 'f0'"):
+        model.predict(frame.rename(columns={"f0": "other"}))
+
+
+def test_what_cannot_be_imported_is_named_wherever_it_stands() -> None:
+    words = ["red wine", "white wine", "no wine"]
+    for first, name in ((TfidfVectorizer(), "TfidfVectorizer"), (CountVectorizer(), "CountVectorizer")):
+        with pytest.raises(BuildError, match=f"{name} is not supported in front of the classifier: it reads doc"):
+            knnkit.from_sklearn(make_pipeline(first, KNN(1)).fit(words, words))
+    for own in (make_pipeline(Halver(), KNN(1)), make_pipeline(FeatureUnion([("own", Halver())]), KNN(1))):
+        with pytest.raises(BuildError, match="Halver is not supported in front of the classifier"):
+            knnkit.from_sklearn(own.fit(KEPT, LABELS))
+    tuned = TunedThresholdClassifierCV(KNN(3)).fit(KEPT, LABELS > 0)
+    with pytest.raises(BuildError, match="TunedThresholdClassifierCV is not supported") as caught:
+        knnkit.from_sklearn(tuned)
+    assert caught.value.hint == "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
+    with pytest.raises(BuildError, match="NearestNeighbors is not fitted on rows"):  # this tree has its own metric
+        knnkit.from_sklearn(NearestNeighbors(n_neighbors=3).fit(KDTree(KEPT, metric="manhattan")))
 
 
 def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
