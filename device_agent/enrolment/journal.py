@@ -2,7 +2,8 @@
 
 ROOT/enrolled holds the journal, a line for each command such as `enrol`, and the key that authenticates the lines; only
 their owner can read them. When a command returns, its line is on the disk. When the journal is about twice as large as
-the taught rows need, a new file with only these rows replaces it. Earlier commands cannot be undone after that.
+the taught rows need, the next command first replaces it by a new file with only these rows. Only that command and later
+ones can then be undone.
 
     with Journal(store.root).changing("ann") as journal:
         journal.enrol(rows)
@@ -110,17 +111,18 @@ class Journal:
             key = os.urandom(_KEY_BYTES)
             durable.write_atomic(self._key_file, key)
             self._key = key
-        taught = self.taught
-        line, code = records.encode(command, self._key, taught.code)
-        if command["do"] == ENROL and taught.live_size + len(line) > MAX_BYTES:
+        line, code = records.encode(command, self._key, self.taught.code)
+        if command["do"] == ENROL and self.taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(
                 f"the taught rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=FORGET_SOME
             )
+        if command["do"] != UNDO and self.taught.size > 2 * self.taught.live_size + SPARE:
+            self.erase()  # before the command, which can be undone
+            line, code = records.encode(command, self._key, self.taught.code)
+        taught = self.taught
         durable.append(self.file, line, taught.size)
         done = taught.do(json_codec.to_plain(command))
         taught.size, taught.code = taught.size + len(line), code
-        if taught.size > 2 * taught.live_size + SPARE:
-            self.erase()
         return done
 
     def _load(self) -> None:
