@@ -71,7 +71,12 @@ def _describe(entry: dict[str, Any]) -> str:
 
 
 def _columns(store: Store) -> list[dict[str, Any]]:
-    """Returns `digest`, `name`, `columns` (names) and `categories` (names of text columns) of each readable release."""
+    """Returns a dict about each readable release.
+
+    Its keys are `digest`, `name`, `columns` (names), `categories` (names of text columns) and `fingerprint` (of the
+    columns, as in taught and kept rows).
+    """
+    from device_agent.shared.enrolment.enrolled import fingerprint
     from device_agent.shared.protocol.errors import ModelUnusable
     from device_agent.shared.release.model_file import read_info
 
@@ -82,7 +87,8 @@ def _columns(store: Store) -> list[dict[str, Any]]:
         except ModelUnusable:
             continue
         categories = [column.name for column in info.table.columns if column.encoding != "number"] if info.table else []
-        found.append({"digest": digest, "name": info.name, "columns": info.columns, "categories": categories})
+        of = {"columns": info.columns, "categories": categories, "fingerprint": fingerprint(info)}
+        found.append({"digest": digest, "name": info.name, **of})
     return found
 
 
@@ -90,5 +96,6 @@ RING = command(
     "show the rows that this device keeps for people to label",
     _configure,
     _run,
-    "With --json, each line is one JSON document: id, kind, time, answer, distance of the k-th neighbour, row, digest.",
+    "With --json, each line is one JSON document: id, kind, time, answer, distance of the k-th neighbour, row, digest, "
+    "columns (a fingerprint of their names).",
 )

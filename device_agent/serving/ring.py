@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolment.enrolled import cells_id
+from device_agent.shared.enrolment.enrolled import cells_id, fingerprint
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import Keep, KnnInfo
 from device_agent.shared.raw_rows import cells_of
@@ -47,6 +47,7 @@ class Ring:
 
     def __init__(self, path: Path, info: KnnInfo, keep: Keep, digest: str) -> None:
         self._path, self._info, self._keep, self._digest = path, info, keep, digest
+        self._columns = fingerprint(info)
         self._rng = np.random.default_rng()
         self._next = time.monotonic() + SECONDS
         self._begin()
@@ -141,6 +142,7 @@ class Ring:
             "distance": distance,
             "row": cells,
             "digest": self._digest,
+            "columns": self._columns,
         }
 
 

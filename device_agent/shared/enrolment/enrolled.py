@@ -75,6 +75,7 @@ def _digest(parts: Sequence[object]) -> str:
 def fingerprint(info: KnnInfo) -> str:
     """Returns 16 hexadecimal digits that identify the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
+    kinds = [] if all(kinds) else kinds  # columns of numbers are the same with a table and without
     more = [] if info.input is None else [json_codec.to_plain(_of_rows(info.input))]
     more += [] if info.targets is None else [{"targets": info.targets.names}]
     return hashlib.sha256(json.dumps([info.columns, kinds, *more]).encode()).hexdigest()[:16]

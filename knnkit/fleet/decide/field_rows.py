@@ -29,12 +29,14 @@ class Brought:
 
 
 def read_columns(data: bytes) -> dict[str, Columns]:
-    """Parses the output of `ring --columns`: digest of each release on the device -> name and columns of its model.
+    """Parses the output of `ring --columns`; returns name and columns of each release's model on the device.
+
+    The keys are the digest of the release and the fingerprint of its columns, which other releases may share.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
     """
-    return dict(_columns(found) for found in _lines(data))
+    return {key: columns for keys, columns in map(_columns, _lines(data)) for key in keys}
 
 
 def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, Columns]) -> Brought:
@@ -45,30 +47,17 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
     Raises:
         MalformedDocument: a line is not what the agent prints.
     """
-    rows = [*(_row(device, found, "enrolled") for found in _lines(enrolled))]
-    rows += [_row(device, found, "") for found in _lines(ring)]
     known: dict[Columns, dict[str, FieldRow]] = {}
     unplaced = 0
-    for row in rows:
-        of = _columns_of(row, columns)
-        if of is None:
-            unplaced += 1
-        else:
-            known.setdefault(of, {}).setdefault(row.id, row)
+    for data, kind in ((enrolled, "enrolled"), (ring, "")):
+        for found in _lines(data):
+            row = _row(device, found, kind)
+            of = columns.get(row.digest) or columns.get(str(found.get("columns")))  # a release may be gone
+            if of is None or not _fits(row.cells, of):
+                unplaced += 1
+            else:
+                known.setdefault(of, {}).setdefault(row.id, row)
     return Brought({of: tuple(found.values()) for of, found in known.items()}, unplaced)
-
-
-def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns name and columns of the model that answered a row, or under which it was taught; None: not known.
-
-    `columns` maps the digest of each release on the device to name and columns of its model. Without an entry for the
-    row's release, returns the entry that fits the row's cells, if only one does. Returns None if the cells do not fit.
-    """
-    fitting = {of for of in columns.values() if _fits(row.cells, of)}
-    named = columns.get(row.digest)
-    if named is not None:
-        return named if named in fitting else None
-    return fitting.pop() if len(fitting) == 1 else None
 
 
 def _fits(cells: tuple[Cell, ...], columns: Columns) -> bool:
@@ -88,13 +77,13 @@ def _lines(data: bytes) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def _columns(found: Mapping[str, Any]) -> tuple[str, Columns]:
+def _columns(found: Mapping[str, Any]) -> tuple[tuple[str, str], Columns]:
     names, categories = (tuple(map(_text, found.get(key) or ())) for key in ("columns", "categories"))
     digest, model = _text(found.get("digest")), _text(found.get("name"))
     if not (is_digest(digest) and is_name(model) and names and len(set(names)) == len(names)):
         said = "a release lacks its digest, its model's name or its columns, or a column repeats"
         raise json_codec.MalformedDocument(said)
-    return digest, Columns(model, names, categories)
+    return (digest, str(found.get("fingerprint") or digest)), Columns(model, names, categories)
 
 
 def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:

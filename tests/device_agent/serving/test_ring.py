@@ -94,6 +94,7 @@ def test_the_ring_holds_the_newest_rows_of_each_kind(stream: list[str], device: 
     assert stat.S_IMODE((device.root / constants.RING_FILE).stat().st_mode) == 0o600
     columns = json.loads(device.run("ring", "--columns", "--json").out)
     assert (columns["columns"], columns["categories"]) == (["length", "width", "soil", "size"], ["soil", "size"])
+    assert {entry["columns"] for entry in found} == {columns["fingerprint"]}
     assert "unknown" in device.run("ring").out
 
 

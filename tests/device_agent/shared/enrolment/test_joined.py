@@ -13,6 +13,7 @@ from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.input_info import Input, Stage, Window
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo, LabelSets, Reject
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.release.row_origins import Origins
 
 INFO = KnnInfo(
@@ -67,6 +68,16 @@ def test_a_release_absorbs_the_rows_whose_ids_it_contains() -> None:
 def test_a_release_leaves_out_what_it_does_not_allow(allowed: Enrol | None, left: list[str]) -> None:
     rows = [row("old"), row("other", digest="before"), row("new", "z"), row("wide", columns="0" * 16)]
     assert names(replace(INFO, enrol=allowed), *rows) == left
+
+
+def test_a_taught_row_votes_on_when_a_release_begins_to_fill_missing_cells() -> None:
+    filled = replace(INFO, table=Table((Column("x", "median", 0.5), Column("y"))))
+    assert names(filled, row("plain")) == ["plain"]
+    gaps = row("gap", row=(None, 2.0), columns=fingerprint(filled))
+    assert names(filled, gaps) == ["gap"]
+    assert names(INFO, gaps, row("plain")) == ["plain"], "this release has nothing to fill the cell with"
+    text = replace(INFO, table=Table((Column("x", encoding="ordinal", categories=("1.0",)), Column("y"))))
+    assert names(text, row("plain")) == []
 
 
 def test_a_label_names_a_class_or_is_a_new_one_of_the_same_kind() -> None:

@@ -12,7 +12,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.json_codec import MalformedDocument
 from device_agent.shared.protocol.record import replace
 from knnkit.data.collected import Columns
-from knnkit.fleet.decide.field_rows import read_rows
+from knnkit.fleet.decide.field_rows import Brought, read_columns, read_rows
 
 COLUMNS = {"d" * 64: Columns("plants", ("length", "soil"), ("soil",))}
 ROW = LocalRow("", "moss", 1_700_000_000, (2.0, None), "d" * 64, "c" * 16, "5a" * 8)
@@ -51,3 +51,23 @@ def test_a_kept_row_has_the_id_of_its_cells() -> None:
         with pytest.raises(MalformedDocument, match="has the wrong id"):
             read(plain, KEPT | change)
     assert read(plain, KEPT | {"answer": "k1", "time": 9})[1] == KEPT["id"], "another board may answer otherwise"
+
+
+def brought(names: list[str], fingerprint: str) -> Brought:
+    """What a device sends that has only a release with these columns, of three rows under a release that is gone."""
+    release = {"digest": "e" * 64, "name": "plants", "columns": names, "categories": ["soil"]}
+    columns = read_columns(json.dumps(release | {"fingerprint": fingerprint}).encode())
+    taught = json.dumps(json_codec.to_plain(ROW)).encode()
+    kept = b"\n".join(
+        json.dumps(KEPT | more).encode()
+        for more in ({"columns": "c" * 16}, {"id": cells_id([3.0, None]), "row": [3, None]})
+    )
+    return read_rows("north", taught, kept, columns)
+
+
+def test_rows_of_a_release_that_is_gone_never_get_other_columns() -> None:
+    """`height` in place of `length` has the same kinds of cells."""
+    found = brought(["length", "soil"], "c" * 16)
+    assert found.unplaced == 1, "a row without a fingerprint"
+    assert [(of.names, len(rows)) for of, rows in found.rows.items()] == [(("length", "soil"), 2)]
+    assert brought(["height", "soil"], "b" * 16) == Brought({}, 3)
