@@ -45,14 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     heads: tuple[Column | str, ...] = ("device", *(Column(kind, right=True) for kind in _KINDS), "remarks")
     code = _output.finish(arguments, report, table=Table(heads, tuple(map(_line, report.devices))))
     for path, (new, waiting) in files.items():
-        if not arguments.json:
-            more = f"; knnkit label {shlex.quote(str(path))}" if waiting else ""
-            print_line(f"{path}: {count(new, 'new row')}, {waiting:,} without a label{more}")
+        more = f"; knnkit label {shlex.quote(str(path))}{_config.flags(arguments, model=False)}" if waiting else ""
+        said = f"{path}: {count(new, 'new row')}, {waiting:,} without a label{more}"
+        print_line(said, stream=sys.stderr if arguments.json else sys.stdout)
     return code
 
 
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
-    """Adds the rows in `report` to one file for each model in `folder`.
+    """Adds the rows in `report` to one file for each model (and for other columns of another release) in `folder`.
 
     Returns (report, files). In the report, each device's `details` are JSON: kind of row ("enrolled": taught; else why
     it was kept) -> number of rows. `files` maps a file's path to (number of new rows, number of rows without label).
@@ -68,8 +68,8 @@ def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, t
         devices.append(device)
     files: dict[Path, tuple[int, int]] = {}
     for columns, brought_home in rows.items():
-        path = folder / f"{columns.model}.parquet"
         try:
+            path = collected.file_for(folder, columns)
             new = collected.merge(path, columns, brought_home)
         except KnnkitError as error:
             print_line(f"knnkit: {error}; try: {error.hint}", "bad", stream=sys.stderr)

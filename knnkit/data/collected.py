@@ -1,15 +1,17 @@
 """Parquet file of rows that were collected from devices.
 
-One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. If a
-raw column has one of these names, the name of knnkit's column begins with `_`. Labels that people give are lines of a
-journal beside the file, saved to disk before `change_label` returns. `read` returns them too, and the next `merge`
-writes them into the file. Only one process at a time can change a folder. Never drops a row.
+One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. Rows
+with other columns, of another release, get another file. If a raw column has one of these names, the name of knnkit's
+column begins with `_`. Labels that people give are lines of a journal beside the file, saved to disk before
+`change_label` returns. `read` returns them too, and the next `merge` writes them into the file. Only one process at a
+time can change a folder. Never drops a row.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -99,6 +101,20 @@ def read(path: Path, hint: str = "name a .parquet file that knnkit collect wrote
     return Collection(path, columns, labelled)
 
 
+def file_for(folder: Path, columns: Columns) -> Path:
+    """Returns the file in `folder` for rows with these columns: MODEL.parquet.
+
+    If that has other columns, returns MODEL-2.parquet, or the next number of which there is no file with others.
+    """
+    names = itertools.chain([columns.model], (f"{columns.model}-{number}" for number in itertools.count(2)))
+    paths = (folder / f"{name}.parquet" for name in names)
+    return next(path for path in paths if not path.exists() or _read_whole(path).columns == columns)
+
+
+def _read_whole(path: Path) -> Collection:
+    return read(path, f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.bad')}, and collect again")
+
+
 def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
     """Writes into the file the rows whose id it lacks, and the journal's labels; returns the number of added rows.
 
@@ -107,11 +123,10 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         UsageError: `merge` did not write the file, or it cannot be written.
     """
     with alone(path.parent) as folder:
-        away = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.bad')}, and collect again"
-        there = read(path, away) if path.exists() else Collection(path, columns, ())
-        if there.columns != columns:
-            hint = "knnkit collect --output OTHER"
-            raise DataError(f"{path} holds rows with other columns than those of the devices' releases", hint=hint)
+        there = _read_whole(path) if path.exists() else Collection(path, columns, ())
+        if there.columns != columns:  # `file_for` chose it, and another process wrote it meanwhile
+            said = f"{path} holds rows with other columns than those of the devices' releases"
+            raise DataError(said, hint="type the same command again")
         merged = {row.id: row for row in there.rows}
         for row in rows:
             merged.setdefault(row.id, row)

@@ -106,8 +106,10 @@ class Labelling:
         return bool(self._done)
 
     def beside(self) -> tuple[Beside, ...]:
-        """Returns the training rows nearest to the current row; () without a model."""
-        return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
+        """Returns the training rows nearest to the current row; () without a model, or if it has other columns."""
+        if self._model is None or self.row is None or self._model.info.columns != self.columns.names:
+            return ()
+        return neighbours(self._model, self.row.cells)
 
     def label_for(self, text: str) -> str:
         """Returns the label that the typed `text` means, which may be new: `7` for ` 07` if labels are whole numbers.

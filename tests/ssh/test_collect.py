@@ -133,17 +133,26 @@ def test_a_hostile_device_s_rows_are_refused(fleet: Fleet, monkeypatch: pytest.M
         assert code == 1
         assert [device["reason"] for device in told["devices"]] == ["", "bad-answer", ""]
         assert {row["device"] for row in fleet.rows()} == {"d0"}
-    printed.write_text(json.dumps(row | {"digest": "d"}) + "\n")
+    (columns,) = {
+        json.loads(line)["fingerprint"] for line in fleet.agent("d1", "ring", "--columns", "--json").splitlines()
+    }
+    printed.write_text(json.dumps(row | {"digest": "d", "columns": columns}) + "\n")
     assert fleet.collect()[0] == 0
     assert {row["device"] for row in fleet.rows()} == {"d0", "d1"}
 
 
-def test_a_release_with_other_columns_needs_another_folder(fleet: Fleet) -> None:
+def test_a_release_with_other_columns_gets_another_file(fleet: Fleet) -> None:
     fleet.classify("d0", 0)
     other = Columns("plants", ("length", "depth"))
     merge(fleet.out / "plants.parquet", other, [FieldRow("a", "d9", 1, "random", None, "k0", 1.0, "d", (1.0, 2.0))])
+    for new in (len(fleet.ids("d0")), 0):
+        code, text = fleet.run("collect", "-o", str(fleet.out))
+        assert code == 0
+        assert f"plants-2.parquet: {new} new row" in text
+    assert [row.id for row in read(fleet.out / "plants.parquet").rows] == ["a"]
+    assert {row.id for row in read(fleet.out / "plants-2.parquet").rows} == fleet.ids("d0")
+    (fleet.out / "plants.parquet").write_bytes(b"")
     code, told = fleet.collect()
     assert code == 2
-    assert "knnkit collect --output OTHER" in told["devices"][0]["hint"]
+    assert "plants.parquet.bad, and collect again" in told["devices"][0]["hint"]
     assert fleet.run("collect", "-o", str(fleet.folder / "other"))[0] == 0
-    assert [row.id for row in read(fleet.out / "plants.parquet").rows] == ["a"]

@@ -183,6 +183,15 @@ def test_the_terminal_takes_numbers_labels_and_keys(
     assert "no such file" in capsys.readouterr().err
 
 
+def test_rows_of_other_columns_have_labels_to_choose_from_and_no_neighbours(tmp_path: Path, releases: Releases) -> None:
+    path, model = tmp_path / "plants.parquet", read_model(releases["watched"] / constants.MODEL_FILE)
+    for names, count in ((PLANTS.names, 3), (("width", "length", "soil", "size"), 0)):
+        row = FieldRow(f"{count}", "b", 1, "unknown", None, "unknown", 2.5, "d", (1.0, 2.0, "sand", "small"))
+        merge(path.with_stem(f"{count}"), Columns("plants", names, ("soil", "size")), [row])
+        work = Labelling(read(path.with_stem(f"{count}")), model)
+        assert (len(work.beside()), work.labels) == (count, model.labels[:-1])
+
+
 def test_a_label_that_is_a_number_is_never_the_place_of_another(
     tmp_path: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
