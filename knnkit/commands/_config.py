@@ -133,5 +133,6 @@ def one_build(arguments: argparse.Namespace) -> Build:
     if arguments.model is None and len(builds) > 1:
         raise UsageError(f"{arguments.config} has several models", hint=f"--model {names[0]}")
     if arguments.model not in (None, *names):
-        raise UsageError(f"{arguments.config} has no model {arguments.model!r}", hint=f"--model {names[0]}")
+        hint = f"--model {names[0]}, or -c FILE, the deploy.yaml of {arguments.model}"
+        raise UsageError(f"{arguments.config} has no model {arguments.model!r}", hint=hint)
     return builds[names.index(arguments.model) if arguments.model else 0]

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = collected.read(arguments.file)
     if arguments.model is None:
         arguments.model = found.columns.model
-    folder = arguments.config.resolve().parent
+    folder = arguments.config.absolute().parent  # as for the paths in the file, also through a link
     written = _config.one_build(arguments)
     promote.check(written, found)
     build, material = promote.load(written, folder)
@@ -194,10 +194,8 @@ def _show(
     done = "would be added to" if arguments.dry_run else "added to"
     print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:
-        print_line(
-            f"{count(promotion.waiting, 'row')} without a label: knnkit label {shlex.quote(str(arguments.file))}",
-            "warn",
-        )
+        label = f"knnkit label {shlex.quote(str(arguments.file))}{_config.flags(arguments, model=False)}"
+        print_line(f"{count(promotion.waiting, 'row')} without a label: {label}", "warn")
     for column, number in promotion.gaps.items():
         said = (
             f"{count(number, 'row')} left out: no cell in {short(column)} (a device keeps no category that its release"

@@ -63,7 +63,7 @@ def check(build: Build, found: Collection) -> FileData:
     """
     data = build.model.data
     if found.columns.model != build.model.name:
-        hint = f"name the file of {build.model.name}, or --model {found.columns.model}"
+        hint = f"name the file of {build.model.name}, or leave --model out"
         raise UsageError(f"{found.path} holds rows of {found.columns.model}, not of {build.model.name}", hint=hint)
     if not isinstance(data, FileData):
         raise UsageError("rows can be added only if `data` names files of labelled rows", hint=_CSV)
@@ -87,13 +87,16 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     """
     data = check(build, found)
     names = columns_of(material)
+    if data.id in names:
+        said = f"`id` names {data.id!r}, a feature, and a row from the field has an id of its own"
+        raise UsageError(said, hint="name another column in `id`, or leave id out")
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:
         odd = [f"they lack {name!r}" for name in sorted(ours - theirs)] + [
             f"they have {name!r}" for name in sorted(theirs - ours)
         ]
         said = f"{found.path}: the rows do not have the columns of the training data: {', '.join(odd[:_NAMED])}"
-        hint = "deploy this deploy.yaml, then collect again into another folder"
+        hint = "deploy this deploy.yaml, then collect again: rows with its columns get a file of their own"
         raise DataError(said, hint=hint)
     labelled = [row for row in found.rows if row.label is not None]
     gaps = {row.id: gap for row in labelled if (gap := _gap(row, found.columns, material.table))}
@@ -201,11 +204,11 @@ class _Header:
         self._group = split.group if isinstance(split, GroupSplit) else None
         self._time = split.time if isinstance(split, TimeSplit) else None
         self.targets, self.labels, self._thousands = data.target, data.target or data.label, data.thousands
-        beside = [name for name in (self._group, self._time) if name is not None and name not in names]
+        beside = [name for name in (self._group, self._time) if name is not None and name not in (data.id, *names)]
         taken = {*names, *self.labels, *beside}
         self.id = data.id or _free(ID, taken)
         self._origin = [_free(name, {*taken, self.id}) for name in _ORIGIN]
-        self.all = [*names, *self.labels, *beside, *([self.id] if self.id not in names else []), *self._origin]
+        self.all = [*names, *self.labels, *beside, self.id, *self._origin]
 
     def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
         """Returns rows as CSV; `order` names the columns of their cells. `first`: whether to write the header."""

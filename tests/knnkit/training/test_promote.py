@@ -33,6 +33,7 @@ DATA = {
     "pattern": "data: {files: 'tr*.csv', label: y, drop: [when]}",
     "with ids": "data: {file: train.csv, label: y, drop: [when], id: name}",
     "group": "data: {file: train.csv, label: y, drop: [when]}\n  split: {group: place}",
+    "group with ids": "data: {file: train.csv, label: y, drop: [when], id: name}\n  split: {group: name}",
 }
 
 
@@ -45,7 +46,7 @@ def project(folder: Path, data: str, ints: bool = False) -> Path:
             file.write(f"t{number},n{number},{draw.gauss(number % 3, 0.1):.3f},{number % 5},p{number % 7},{label}\n")
     if "id: name" not in data:
         data = data.replace("drop: [when]", "drop: [when, name]")
-    if "group" not in data:
+    if "group: place" not in data:
         data = data.replace("drop: [when", "drop: [place, when")
     file = folder / "deploy.yaml"
     file.write_text(f"# head\nmodel:\n  name: m   # its name\n  {data}\n  k: 1\n  test: 0.2   # held out\n")
@@ -108,6 +109,16 @@ def test_promoted_rows_are_loaded_with_the_others_and_nothing_else_changes(kind:
     assert (tmp_path / "train.csv").read_bytes() == train
 
 
+def test_the_file_of_a_linked_deploy_yaml_stands_where_its_paths_start(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = project(tmp_path, DATA["flow"])
+    link.symlink_to(link.rename(tmp_path / "elsewhere" / "prod.yaml"))
+    merge(tmp_path / "m.parquet", Columns("m", ("device", "a")), field_rows(2, "x"))
+    assert cli.main(["promote", str(tmp_path / "m.parquet"), "-c", str(link)]) == 0
+    assert link.is_symlink()
+    assert len(source.load(load.load(link).builds()[0]).training.rows) == 50
+
+
 def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) -> None:
     file = project(tmp_path, DATA["flow"], ints=True)
     cases = {
@@ -120,6 +131,12 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
         with pytest.raises(KnnkitError, match=said) as found:
             plan(file, rows, names)
         assert found.value.hint
+    feature = load.load(project(tmp_path, "data: {file: train.csv, label: y, features: [device, a], id: device}"))
+    with pytest.raises(UsageError, match="`id` names 'device', a feature"):
+        promote.plan(
+            *promote.load(feature.builds()[0], tmp_path), Collection(file, Columns("m", ("device", "a")), ()), tmp_path
+        )
+    file = project(tmp_path, DATA["flow"], ints=True)
     build = load.load(file).builds()[0]
     other = Collection(file, Columns("other", ("a",)), ())
     with pytest.raises(UsageError, match="rows of other, not of m"):
