@@ -15,6 +15,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import write_new
+from knnkit.commands import _options
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
 from knnkit.data.patterns import inside, split
@@ -81,15 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise _exists(path) from None
     except OSError as error:
         raise unwritten(str(path), error, hint="knnkit init OTHER.yaml") from None
-    print(
-        f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {shlex.quote(str(path))}`",
-        file=sys.stderr,
-    )
+    key, file = (shlex.quote(str(each)) for each in (path.parent / _options.KEY_PREFIX, path))
+    print(f"{path}: next, `knnkit keygen --out {key}`, then `knnkit deploy -c {file}`", file=sys.stderr)
     return 0
 
 
 def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path} exists; it was not changed", hint="knnkit init OTHER.yaml")
+    hint = "knnkit init OTHER.yaml with the same options"
+    return UsageError(f"{path} exists; it was not changed", hint=hint)
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:

@@ -18,7 +18,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is a folder", hint=f"--out {arguments.out / _options.KEY_PREFIX.name}")
     secret = signing.choose() if arguments.passphrase else None
-    pair = keys.generate(arguments.out, secret)
+    known = arguments.out.suffix in (keys.PRIVATE_SUFFIX, keys.PUBLIC_SUFFIX)  # as deploy.yaml names the file
+    pair = keys.generate(arguments.out.with_suffix("") if known else arguments.out, secret)
     print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)
     print(f"public key:  {pair.public}", file=sys.stderr)
     print(f"fingerprint: {keys.show_fingerprint(pair.fingerprint)}", file=sys.stderr)

@@ -145,8 +145,8 @@ def _read(path: Path, *, private: bool) -> bytes:
             return file.read(MAX_KEY_FILE)
     except FileNotFoundError as error:
         hint = f"knnkit keygen --out {shlex.quote(str(path.with_suffix('')))}" if private else _PUBLIC_FROM
-        kind = path.suffix or (PRIVATE_SUFFIX if private else PUBLIC_SUFFIX)  # `keys/signing`, as keygen takes it
-        hint = nearest(path, (kind,), hint) if path.parent.is_dir() else hint
+        kinds = (path.suffix, PRIVATE_SUFFIX if private else PUBLIC_SUFFIX)  # `keys/signing`, as keygen takes it
+        hint = nearest(path, kinds, hint) if path.parent.is_dir() else hint
         raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint=hint) from None
     except OSError as error:
         hint = f"ls -l {shlex.quote(str(path))}"

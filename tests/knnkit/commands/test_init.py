@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_rows_that_no_model_can_be_built_from_are_refused_and_nothing_is_written
     assert mend in err.partition("\n  try: ")[2]
     assert "Traceback" not in err
     assert sorted(Path().iterdir()) == before
+
+
+def test_the_next_command_makes_the_key_that_the_file_names(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a b").mkdir()
+    _, err = init(capsys, "a b/deploy.yaml")
+    typed = shlex.split(err.partition("`")[2].partition("`")[0])
+    assert typed[:2] == ["knnkit", "keygen"]
+    assert cli.main(typed[1:]) == 0
+    assert load.load("a b/deploy.yaml").signing.key.is_file()
 
 
 def test_it_is_the_error_that_the_build_would_give(capsys: pytest.CaptureFixture[str]) -> None:

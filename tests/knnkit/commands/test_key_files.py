@@ -52,3 +52,9 @@ def test_a_key_file_that_cannot_be_used_is_named_with_its_line(
     assert said.startswith("knnkit: deploy.yaml:6: "), said
     assert f"    6 |   {key}" in said
     assert "try: " in said
+
+
+def test_keygen_takes_the_name_that_deploy_yaml_has(tmp_path: Path) -> None:
+    assert cli.main(["keygen", "--out", str(tmp_path / "keys" / "a.b.pem")]) == 0
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["a.b.pem", "a.b.pub"]
+    assert cli.main(["keygen", "--out", str(tmp_path / "keys" / "a.b")]) == 2, "it is there"

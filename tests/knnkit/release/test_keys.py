@@ -198,11 +198,12 @@ def test_a_missing_key_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert "knnkit keygen" in text
 
 
-def test_a_key_without_its_suffix_leads_to_the_file(private: Path) -> None:
+@pytest.mark.parametrize("suffix", ["", ".key"])
+def test_a_key_of_another_suffix_leads_to_the_file(suffix: str, private: Path) -> None:
     """`keygen --out keys/signing` takes the name that `signing: {key: keys/signing}` then repeats."""
     for read in (keys.load_private_key, lambda path: keys.load_public_keys([path])):
         with pytest.raises(SigningKeyError) as caught:
-            read(private.with_suffix(""))
+            read(private.with_suffix(suffix))
         name = private.stem + (".pem" if read is keys.load_private_key else ".pub")
         assert caught.value.hint == f"did you mean {name}?"
 
