@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     code = _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
     if not arguments.json and (said := behind(report)):
         print_line(said, "warn", stream=sys.stderr)
-        release = "" if _config.load_config(arguments) else " --release RELEASE"
+        config = _config.load_config(arguments)
+        release = "" if config and config.builds() else " --release RELEASE"
         print_line(f"try: knnkit deploy{_selection.words(arguments)}{release}", stream=sys.stderr)
     return code
 

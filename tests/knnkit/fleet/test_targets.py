@@ -86,6 +86,15 @@ def test_the_command_line_comes_first() -> None:
     assert (target.root, target.device_class, target.runtime) == ("/r", "small", "tflite_runtime")
 
 
+def test_a_hint_repeats_what_selects_the_device() -> None:
+    """Without -c, `local` is the device of another deploy.yaml, or of none."""
+    said = Overrides(deploy_yaml="my fleet.yaml")
+    hints = [each.lead("doctor --target HOST") for each in select(FILE, named=["one", "local"], overrides=said)]
+    assert hints == [f"doctor --target {name} -c 'my fleet.yaml'" for name in ("one", "local")]
+    (here,) = select(FILE, named=["local"], overrides=Overrides(root="a b"))
+    assert here.lead("doctor --target HOST") == "doctor --target local --root 'a b'"
+
+
 @pytest.mark.parametrize(
     ("named", "tags", "said"),
     [
