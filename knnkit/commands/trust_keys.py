@@ -49,7 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     order = _order(arguments)
     if arguments.out:
         _write(arguments.out, order)
-    return _send(arguments, order) if selected else 0
+    if selected:
+        return _send(arguments, order)
+    if arguments.json:
+        print(json_codec.dumps({"order": str(arguments.out)}))
+    return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -46,12 +46,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.given: dict[str, Any] = {}
+        self._words: list[str] = []
         self.register("action", None, _Store)
         self.register("action", "store", _Store)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Like `argparse`, but the error about an unknown argument names the command, and suggests an option of it."""
-        if order := self._command_first(list(args or ())):
+        self._words = list(args or ())
+        if order := self._command_first(list(self._words)):
             self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
         if extra:
@@ -62,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Like `argparse`; stores the arguments, from which an error makes its hint."""
+        """Like `argparse`; stores the arguments, from which an error makes its hint and document."""
         self._words, self.given = list(args or ()), {}
         return super().parse_known_args(args, namespace)
 
@@ -142,4 +144,10 @@ class Parser(argparse.ArgumentParser):
         from device_agent.shared.console.root_hints import with_root
 
         program = f"python -m {self.prog}" if self.prog.startswith("device_agent") else self.prog
-        self.exit(2, f"{self.prog}: {message}\n  try: {with_root(f'{program} {instead}', self.root)}\n")
+        hint = with_root(f"{program} {instead}", self.root)
+        if "--json" in self._words:
+            from device_agent.shared.protocol import json_codec
+            from device_agent.shared.protocol.reports import Problem
+
+            print(json_codec.dumps(Problem("bad-arguments", message, hint, 2)))
+        self.exit(2, f"{self.prog}: {message}\n  try: {hint}\n")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pytest
 
 from device_agent import cli as agent_cli
 from device_agent.shared.console.argument_parser import Parser
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.reports import Problem
 from knnkit import cli
 from knnkit.commands import COMMANDS, _parsers
 
@@ -74,3 +77,26 @@ def test_a_word_in_place_of_a_number_is_answered_with_the_kind_of_number(
         cli.main([command, option, "abc"])
     assert ended.value.code == 2
     assert f"{option}: 'abc' is not a {'' if fraction else 'whole '}number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (cli.main, ["status", "--json", "--bogus"]),
+        (cli.main, ["status", "--concurrency", "x", "--json"]),
+        (cli.main, ["--json", "status"]),
+        (cli.main, ["statu", "--json"]),
+        (cli.main, ["card", "dist", "--json"]),
+        (agent_cli.main, ["enrol", "--json"]),
+        (agent_cli.main, ["bench", "--seconds", "no", "--json"]),
+    ],
+)
+def test_with_json_an_error_of_the_command_line_is_a_document_too(
+    main: Callable[[list[str]], int], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    printed = capsys.readouterr()
+    problem = json_codec.loads(Problem, printed.out.encode())
+    assert (ended.value.code, problem.exit_code, problem.reason) == (2, 2, "bad-arguments")
+    assert f": {problem.message}\n  try: {problem.hint}\n" in printed.err

@@ -91,7 +91,9 @@ def test_a_rotation_is_sent_to_a_device(
 def test_an_order_that_a_device_refuses_is_exit_code_4_and_says_why(
     old: keys.KeyPair, new: keys.KeyPair, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--revoke", old.fingerprint, "--signing-key", old.private, "--out", "order.json") == 0
+    capsys.readouterr()
+    assert run("--revoke", old.fingerprint, "--signing-key", old.private, "--out", "order.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"order": "order.json"}
     code = run("--apply", "order.json", "--target", "local", "--root", root, "--json")
     device = json.loads(capsys.readouterr().out)["devices"][0]
     assert (code, device["reason"]) == (constants.EXIT_REFUSED, "last-key")
