@@ -117,6 +117,8 @@ def model_file(path: Path, hint: str = "knnkit build") -> Path:
     """
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
+        inside = next((each.parent for each in sorted(path.glob(f"*/{constants.MODEL_FILE}"))), None)
+        hint = f"name one of the releases in it: {shlex.quote(str(inside))}" if inside else hint
         raise UsageError(f"{model}: no such file", hint=hint)
     return model
 

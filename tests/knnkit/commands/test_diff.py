@@ -111,3 +111,12 @@ def test_what_cannot_be_compared_leads_out(
         err = capsys.readouterr().err
         assert said in err
         assert hint in err
+
+
+def test_a_folder_of_releases_is_answered_with_one_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "dist"
+    (folder / "small").mkdir(parents=True)
+    (folder / "small" / "model.tflite").touch()
+    for words in (["inspect", str(folder)], ["card", str(folder)], ["diff", str(folder), str(folder)]):
+        assert cli.main(words) == 2
+        assert f"try: name one of the releases in it: {folder / 'small'}" in capsys.readouterr().err
