@@ -19,7 +19,6 @@ from knnkit.render.sanitize import clean, size
 if TYPE_CHECKING:
     import rich.console
     import rich.progress
-    import rich.text
 
 Tone = Literal["", "good", "warn", "bad", "dim"]
 P = TypeVar("P", bound="Progress")
@@ -215,17 +214,9 @@ class Progress:
 def _bars(console: rich.console.Console) -> rich.progress.Progress:
     from rich import progress
 
-    class Line(progress.ProgressColumn):
-        """Column of rich's progress display: `DEVICE: STEP` as plain text, in which rich interprets no markup."""
-
-        def render(self, task: progress.Task) -> rich.text.Text:
-            from rich.text import Text
-
-            return Text(f"{task.description}: {task.fields['step']}")
-
     return progress.Progress(
         progress.SpinnerColumn(),
-        Line(),
+        progress.TextColumn("{task.description}: {task.fields[step]}", markup=False),
         progress.BarColumn(bar_width=24),
         progress.TimeElapsedColumn(),
         console=console,
