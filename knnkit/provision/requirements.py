@@ -162,18 +162,20 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
     Raises:
         DeviceFailed: the board has no Python, or one that is too old or too new.
     """
+    if fault := python_fault(python):
+        reason, said, hint = fault
+        raise DeviceFailed(f"{name}: {said}", reason=reason, hint=hint)
+
+
+def python_fault(python: tuple[int, ...] | None) -> tuple[str, str, str] | None:
+    """Returns (reason, message, hint) if the agent does not run on a board's Python (None: it has none); else None."""
     if python is None:
-        raise DeviceFailed(
-            f"{name}: there is no python3", reason="no-python", hint="on the board: sudo apt install python3"
-        )
-    if not OLDEST <= python <= NEWEST:
-        wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-        kind = "old" if python < OLDEST else "new"
-        raise DeviceFailed(
-            f"{name}: Python {python[0]}.{python[1]} is too {kind}; the agent runs on {wanted}",
-            reason="python-unfit",
-            hint="use Raspberry Pi OS Bookworm (3.11) or Trixie (3.13)",
-        )
+        return "no-python", "there is no python3", "on the board: sudo apt install python3"
+    if OLDEST <= python[:2] <= NEWEST:
+        return None
+    wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+    said = f"Python {python[0]}.{python[1]} is too {'old' if python[:2] < OLDEST else 'new'}"
+    return "python-unfit", f"{said}; the agent runs on {wanted}", "use Raspberry Pi OS Bookworm (3.11) or Trixie (3.13)"
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:

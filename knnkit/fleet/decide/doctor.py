@@ -9,10 +9,10 @@ from device_agent import __version__
 from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import Finding
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_key, foreign_model, other_project, strange_keys
+from knnkit.fleet.decide.plan import foreign_key, foreign_model, other_project, strange_keys
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
-from knnkit.provision.requirements import SPARE, room_for
+from knnkit.provision.requirements import SPARE, python_fault, room_for
 
 
 def findings_of(
@@ -35,7 +35,7 @@ def findings_of(
         hint = "choose a `root` on a disk, or switch the overlay off: sudo raspi-config nonint do_overlayfs 1"
         yield Finding("root", "warning", facts.fleeting, hint)
     if facts.agent is None:
-        yield from _bare(facts)
+        yield from _bare(target, facts)
     elif facts.agent.agent != __version__:
         agent = facts.agent.agent
         newer = versions.is_newer(agent, __version__)
@@ -63,12 +63,9 @@ def _against_config(
         )
 
 
-def _bare(facts: Facts) -> Iterator[Finding]:
-    if facts.python is None:
-        yield Finding("python", "error", "there is no python3", "on the board: sudo apt install python3")
-    elif facts.python < MINIMUM_PYTHON:
-        version = ".".join(map(str, facts.python))
-        yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")
+def _bare(target: Target, facts: Facts) -> Iterator[Finding]:
+    if target.address and (fault := python_fault(facts.python)):
+        yield Finding("python", "error", *fault[1:])
     need = room_for(facts.machine, facts.python[:2] if facts.python else None) + SPARE
     if facts.disk_free_bytes < need:
         said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs "

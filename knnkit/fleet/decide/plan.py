@@ -15,7 +15,7 @@ from device_agent.shared.protocol.reports import Compared
 from device_agent.shared.trust.rules import newer_than
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.targets import Target
-from knnkit.provision.requirements import PACKAGES, WHEELS, impossible
+from knnkit.provision.requirements import PACKAGES, WHEELS, impossible, python_fault
 from knnkit.release.package import Package
 
 Action = Literal["provision", "sign", "upload", "stage", "activate", "confirm"]
@@ -25,7 +25,6 @@ Provisioning = Literal["auto", "always", "never"]
 SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
-MINIMUM_PYTHON = (3, 10)
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -209,11 +208,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
     if facts.agent is None and options.provisioning == "never":
         said = f"{facts.no_agent}, and --provision never was given"
         return failed("no-agent", said, "knnkit provision --target HOST")
-    if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
-        found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
-        said = f"the device has {found}; the agent needs Python 3.10 or later"
-        old = "install a newer distribution, such as Raspberry Pi OS Bookworm or Trixie"
-        return failed("no-python", said, old if facts.python else "on the board: sudo apt install python3")
+    if facts.agent is None and target.address and (fault := python_fault(facts.python)):
+        return failed(*fault)
     if facts.agent is None and facts.python and target.runtime != constants.ANY_RUNTIME:
         why = impossible(facts.machine, facts.python[:2], target.runtime)
         if why:

@@ -16,6 +16,7 @@ from device_agent.shared.trust.reasons import Reason
 from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, plan_device
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.targets import Target
+from knnkit.transport.address import Address
 
 GOLDEN = Path(__file__).with_name("plans.json")
 NEW = make_package()
@@ -133,13 +134,20 @@ def plan(name: str) -> DevicePlan:
     options = dict(options)
     package = options.pop("package", NEW)
     said = {name: options.pop(name) for name in ("device_class", "runtime") if name in options}
-    return plan_device(Target("board", None, **said), facts, package, PlanOptions(**options))
+    return plan_device(Target("board", Address("board"), **said), facts, package, PlanOptions(**options))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_plan(name: str) -> None:
     """To make the file anew after a change that is meant: python tests/knnkit/fleet/decide/test_plan.py"""
     assert json_codec.to_plain(plan(name)) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_the_embedded_device_runs_the_python_of_knnkit_and_not_the_system_s() -> None:
+    facts = dataclasses.replace(BARE, python=(3, 15, 0))
+    for address, refused in ((None, False), (Address("board"), True)):
+        found = plan_device(Target("board", address), facts, NEW, PlanOptions())
+        assert (found.refusal is not None) is refused
 
 
 def test_what_the_plan_refuses_for_its_runtime_the_device_refuses_too() -> None:
