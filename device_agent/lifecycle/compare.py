@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import AgentError, ModelUnusable, Refused
+from device_agent.shared.protocol.errors import AgentError, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import Running
 from device_agent.shared.release import model_file
@@ -65,30 +65,30 @@ def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
     """
     if current.opened is None:
         return None
+    from device_agent.shared.golden.changes import columns_of
+
     try:
         info = model_file.read_info(current.opened.path(constants.MODEL_FILE))
-        classes = tuple(map(str, info.classes))
+        columns, classes = columns_of(info), tuple(map(str, info.classes))
         model = load_model(current.opened, runtime)
         rows = _rows(model, golden)
         if rows is None:
-            return Running(current.ref, info.columns, classes, None)
+            return Running(current.ref, columns, classes, None)
         label = model.classify(rows).label
     except (AgentError, MemoryError):
         return None
     names = (*classes, constants.UNKNOWN_LABEL)
     labels = tuple(names[code] if code >= 0 else names[-1] for code in label.tolist())
-    return Running(current.ref, info.columns, classes, labels)
+    return Running(current.ref, columns, classes, labels)
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
     """Returns the golden rows as features of `model`; None if it has other columns, or does not know a category."""
     info = model.info
     if golden.raw and (info.table is not None or model.chain is not None):
-        from device_agent.shared.raw_rows import own_golden
+        from device_agent.shared.raw_rows import raw_parser
 
-        try:
-            return own_golden(golden, info, model.chain).rows
-        except ModelUnusable:
-            return None
+        parsed = raw_parser(info, model.chain).parse(golden.raw)
+        return None if parsed.errors else parsed.rows
     fits = info.table is None and model.chain is None and not golden.raw and info.n_features == golden.rows.shape[1]
     return golden.rows if fits else None

@@ -21,6 +21,21 @@ from device_agent.shared.protocol.reports import ClassChange, Compared, Flip, Ru
 MAX_FLIPS = 50
 
 
+def columns_of(info: KnnInfo) -> tuple[str, ...]:
+    """Returns the columns of raw rows. Releases with equal ones can answer the same rows, whatever their features are.
+
+    Sounds have their rate, since golden sounds are at the rate of their release; pictures may have any size.
+    """
+    given = info.input
+    if given is None:
+        return info.columns
+    if given.window is not None:
+        return (*given.window.columns, f"{given.window.rows} samples")
+    if given.audio is not None:
+        return (f"sound at {given.audio.rate} Hz",)
+    return ("picture",) if given.image is not None else (*given.columns, f"{given.width} numbers")
+
+
 def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
     """Compares the labels of the running release and of a new release on the golden rows of the new one.
 
@@ -33,7 +48,7 @@ def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.i
         label: (n,) int32 class indices that the new release answers.
     """
     ref, classes = running.release, tuple(map(str, info.classes))
-    fits = running.labels is not None and running.features == info.columns
+    fits = running.labels is not None and running.features == columns_of(info)
     if not fits or running.labels is None or len(running.labels) != len(label):
         return Compared(ref.digest, ref.name, ref.version, False)
     old, truth = np.array(running.labels), golden.truth

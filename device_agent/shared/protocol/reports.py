@@ -72,7 +72,7 @@ class Running:
     """`device_agent compare`: the answers of the running release to the golden rows of another release."""
 
     release: ReleaseRef
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # names of the columns of raw rows
     classes: tuple[str, ...]
     labels: tuple[str, ...] | None  # as text; None if the running release has other features
     schema: int = SCHEMA

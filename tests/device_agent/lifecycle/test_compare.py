@@ -10,11 +10,18 @@ import pytest
 from support.device import ROOT, Device
 from support.releases import Releases
 
+from device_agent.lifecycle import compare
+from device_agent.serving.load import load_model
+from device_agent.shared.golden import changes
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.input_info import Audio, Input
 from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Activated, Compared, Problem, Running
 from device_agent.shared.release import model_file
+from device_agent.shared.release.directory import open_release
 
 #: Kills the process that loads `iris-next` (k = 11), as a fault in the runtime does.
 KILLER = """
@@ -144,3 +151,22 @@ def test_compare_answers_another_releases_rows_and_changes_nothing(device: Devic
     other = (releases["digits"] / constants.GOLDEN_FILE).read_bytes()
     assert device.run("compare", "--json", input=other).document["labels"] is None
     assert device.run("compare", "--json", input=b"rubbish").code != 0
+
+
+@pytest.mark.parametrize(("name", "input"), [("plants", False), ("pixels", True)])
+def test_releases_with_the_same_raw_columns_can_be_compared(name: str, input: bool, releases: Releases) -> None:
+    """A category more, or another embedder, changes how many features a row has, and not what a row is."""
+    golden = Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes())
+    wider = replace(golden, rows=np.pad(golden.rows, ((0, 0), (0, 1))))
+    with open_release(releases[name]) as opened:
+        found = compare.ask(compare.Opened(opened, ReleaseRef("0" * 64, name, "1", 1)), wider, "auto")
+        model = load_model(opened)
+        assert (model.chain is not None) == input
+        answers = compare.ask(compare.Opened(opened, ReleaseRef("0" * 64, name, "1", 1)), golden, "auto")
+    assert found is not None
+    assert found.labels is not None
+    assert found == answers
+    more = replace(model.info, feature_names=(*model.info.feature_names, "more"), n_features=model.info.n_features + 1)
+    assert changes.compare(found, more, wider, golden.label).fits
+    sound = replace(model.info, input=Input(audio=Audio(8_000)))
+    assert not changes.compare(found, sound, wider, golden.label).fits
