@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,7 +170,8 @@ def without_rows(parsed: Parsed, bad: Mapping[int, BadInput]) -> Parsed:
     hint = parsed.hint if next(iter(errors)) in parsed.errors else bad[min(bad)].hint
     good = [index for index in range(len(places)) if index not in bad]
     kept = [[column[index] for index in good] for column in parsed.kept]
-    return Parsed(parsed.rows[good], parsed.count, errors, hint, kept, [parsed.lines[index] for index in good])
+    lines = [parsed.lines[index] for index in good]
+    return replace(parsed, rows=parsed.rows[good], errors=errors, hint=hint, kept=kept, lines=lines)
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:

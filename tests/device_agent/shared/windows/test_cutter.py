@@ -15,6 +15,7 @@ from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input, Stage, Window
+from device_agent.shared.tabular.reader import without_rows
 from device_agent.shared.windows.cutter import Cutter, Gaps
 from device_agent.shared.windows.window_parser import WindowParser
 
@@ -109,6 +110,13 @@ def test_samples_without_a_header_may_have_semicolons_and_dates() -> None:
     text = "".join(f"1,5;2;3;2026-01-31T12:00:{row:02}\n" for row in range(8))
     found = WindowParser(Window(("ax", "ay", "az"), 8, 8, "t", 1.0), "csv").parse(text.encode())
     assert (found.bad, found.rows.tolist()) == ([], [[1.5, 2.0, 3.0] * 8])
+
+
+def test_bad_samples_are_still_reported_where_a_window_is_taken_out() -> None:
+    parsed = WindowParser(Window(("x",), 2, 2), "csv").parse(b"1\n2\noops\n3\n4\n")
+    left = without_rows(parsed, {0: BadInput("this row kills the model")})
+    assert (left.rows.tolist(), left.lines, left.bad, left.samples) == ([[3.0, 4.0]], [5], parsed.bad, 4)
+    assert parsed.bad
 
 
 def test_blocks_bound_the_memory_of_windows_that_overlap() -> None:
