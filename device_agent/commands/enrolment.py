@@ -53,7 +53,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     meaning = teach.Meaning(arguments.label, tuple(arguments.value))
     with named_in_hints(arguments.input):
         found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
-    return show(arguments, found, f"taught {found.label}: {first_of(found.ids, 3)}\n{_totals(found)}")
+    return show(arguments, found, f"taught {found.label}: {first_of(found.ids)}\n{_totals(found)}")
 
 
 def _configure_forget(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def _run_undo(arguments: argparse.Namespace) -> int:
 
     found = teach.undo(store_of(arguments), holder_of(arguments))
     done = {"undo enrol": "forgot", "undo forget": "restored"}[found.did]
-    return show(arguments, found, f"{done} {first_of(found.ids, 3)}\n{_totals(found)}")
+    return show(arguments, found, f"{done} {first_of(found.ids)}\n{_totals(found)}")
 
 
 def _run_enrolled(arguments: argparse.Namespace) -> int:

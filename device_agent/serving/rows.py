@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept
 from device_agent.serving.load import Loaded
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
@@ -186,7 +186,7 @@ class Rows:
     def _tell_others(self) -> None:
         """If more than `_SHOWN` samples were bad, prints the number of the others, and which columns a sample has."""
         if self._bad > _SHOWN and self._info.window is not None:
-            said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {first_of(self._info.window.numbers)}"
+            said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {listed(self._info.window.numbers)}"
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)
 
     def _arrays(self) -> Iterator[Block]:

@@ -22,7 +22,7 @@ from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.serving.rows import Request
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.console.root_hints import with_root_of
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
@@ -244,7 +244,7 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
     if text == constants.UNKNOWN_LABEL:
         raise BadInput("--label unknown: that is the answer for rejected rows", hint="--label NAME")
     if found not in info.classes and not allowed.new_labels:
-        known = first_of([*map(str, info.classes)], 6)
+        known = listed([*map(str, info.classes)], 6)
         hint = f"--label with one of: {known}; or enrol: {{new_labels: true}} in deploy.yaml"
         said = f"the release has no label {text}, and does not allow new labels"
         raise Refused(said, reason="label-not-allowed", hint=hint)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.arguments import shown
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Near
 
@@ -166,11 +166,11 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
         raise error(f"two columns have the name {twice!r}", hint="rename one of them, or leave it out")
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
-        said = f"there is no column {absent[0]!r}{more}; the model has {first_of(features)}"
+        said = f"there is no column {absent[0]!r}{more}; the model has {listed(features)}"
         raise error(said, hint="rename the columns, or give an array in this order")
     if len(named) != len(features):
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
-        raise error(f"the columns are {first_of(named)}, but the model has {first_of(features)}", hint=hint)
+        raise error(f"the columns are {listed(named)}, but the model has {listed(features)}", hint=hint)
     return select(rows, features)
 
 
@@ -298,7 +298,7 @@ def answers_by_name(answers: Any, names: Sequence[str], error: Callable[..., Exc
         return answers
     absent = next((name for name in names if name not in (named or ())), None)
     if absent is not None:
-        said = f"the labels or targets have no column {absent!r}; the model answers {first_of(names)}"
+        said = f"the labels or targets have no column {absent!r}; the model answers {listed(names)}"
         raise error(said, hint="rename the columns, or give an array in this order")
     return select(answers, names)
 

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.embedding.decode import takes
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.input_info import Input
@@ -54,7 +54,7 @@ def _described(column: Column) -> str:
     if column.encoding == "unused":
         return f"{column.name}: not used"
     number = column.encoding == "number"
-    kind = "numbers" if number else f"{column.encoding} of {first_of(column.categories)}"
+    kind = "numbers" if number else f"{column.encoding} of {listed(column.categories)}"
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
     missing = "a row with a missing cell is refused" if column.fill is None else f"a missing cell is {fill}"
     if column.missing == "keep":
@@ -71,7 +71,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.reduced is not None:
         all_rows = f"{count(info.reduced.rows, 'row')} with accuracy {percent(info.reduced.accuracy)}"
         yield "reduced", f"{info.reduced.how}, from {all_rows}"
-    yield "features", first_of(info.feature_names)
+    yield "features", listed(info.feature_names)
     if info.table is not None:
         yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
         if info.table.transforms:
@@ -82,11 +82,11 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted from each row in float64: {', '.join(moved)}"
     if info.targets is None:
-        yield "classes", f"{len(info.classes)}: {first_of([*map(str, info.classes)])}"
+        yield "classes", f"{len(info.classes)}: {listed([*map(str, info.classes)])}"
     else:
-        yield "targets", f"{len(info.targets.names)}: {first_of(info.targets.names)}"
+        yield "targets", f"{len(info.targets.names)}: {listed(info.targets.names)}"
     for name, labels in zip(info.targets.names, info.targets.classes) if info.targets else ():
-        yield "classes", f"{name}: {len(labels)}: {first_of([*map(str, labels)])}"
+        yield "classes", f"{name}: {len(labels)}: {listed([*map(str, labels)])}"
     if info.reject is not None:
         measured = ""
         if info.reject.measured is not None:

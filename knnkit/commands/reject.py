@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol import json_codec
 from knnkit.commands import _config, _output
 from knnkit.data import unlabelled
@@ -149,7 +149,7 @@ def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ..
         notes.append(f"strangers: {_counted(trade.strangers)}")
     rare = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
     if rare and len(rare) < len(labels):
-        said = first_of(list(map(clean, rare)))
+        said = listed(list(map(clean, rare)))
         notes.append(
             f"fewer than {MIN_CLASS_ROWS} rows calibrate {said}: their threshold is that of all classes together"
         )

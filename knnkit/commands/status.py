@@ -41,7 +41,7 @@ def behind(report: FleetReport) -> str:
         if device.status and newest and (not device.release or device.release != newest[device.release.name])
     ]
     are = "is" if len(late) == 1 else "are"
-    return f"{count(len(late), 'device')} {are} behind: {first_of(late, 3)}" if late else ""
+    return f"{count(len(late), 'device')} {are} behind: {first_of(late)}" if late else ""
 
 
 def _row(device: DeviceReport) -> tuple[Cell | str, ...]:

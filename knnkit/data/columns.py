@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.shared.console.lists import listed
 from device_agent.shared.tabular.csv_dialect import SEPARATORS, is_number, short
 from knnkit.data.bad_cells import DIGITS, IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
 
-_MAX_LISTED = 20
 #: Most lines of a title.
 _MAX_TITLE = 20
 #: Characters of a pattern.
@@ -136,14 +136,11 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
         return header.index(name)
     close = [other for other in header if _plain(other) == _plain(name)]
     close = close or difflib.get_close_matches(name, header, n=1, cutoff=0.5)
-    bare = [other.isprintable() and "," not in other for other in header]
-    names = ", ".join(other if plain else short(other) for other, plain in zip(header[:_MAX_LISTED], bare))
-    names += ", ..." if len(header) > _MAX_LISTED else ""
     hint, more = (f"did you mean {close[0]!r} (", ")?") if close else ("set it to one of them (", ")")
     if not close and len(header) > 1 and sum(is_number(other, ",") for other in header) >= len(header) - 1:
         more += "; if line 1 is a row of numbers, put a header line above it"
     raise DataError(
-        f"{file}: no column {name!r}; there are {names}",
+        f"{file}: no column {name!r}; there are {listed(header, 20)}",
         hint=hint + (key if str(file) in IN_MEMORY else f"{key}: in deploy.yaml") + more,
         reason=_REASONS.get(key, ""),
         key="split" if key == "split" else f"data/{key}/{name}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.model_info import DEFAULT, Gates
 from device_agent.shared.protocol.record import replace
 from knnkit.config.parse import GatesConfig
@@ -71,5 +71,5 @@ def _require_names(gates: Gates, names: Sequence[str]) -> None:
     for key in _OF_NAMES:
         for name in sorted((getattr(gates, key) or {}).keys() - {DEFAULT, *names}):
             close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the model has {first_of(names)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"the model has {listed(names)}"
             raise BuildError(f"gates: {{{key}}} names {name!r}, which the model does not have", hint=hint)

@@ -61,7 +61,7 @@ def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
         tables = _tables(proof.compared, rows(proof.release)) if proof.compared and proof.compared.fits else ()
         if lines:
-            found.append(Section(f"Before and after: {first_of(names, 3)}", lines, tables))
+            found.append(Section(f"Before and after: {first_of(names)}", lines, tables))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset, by_text
@@ -64,8 +64,8 @@ class Fitted:
         names = self.enrolment.feature_names
         if held_out.feature_names != names:
             raise DataError(
-                f"{held_out.source}: {len(held_out.feature_names)} features ({first_of(held_out.feature_names)}), but "
-                f"{self.enrolment.source} takes {len(names)} ({first_of(names)})"
+                f"{held_out.source}: {len(held_out.feature_names)} features ({listed(held_out.feature_names)}), but "
+                f"{self.enrolment.source} takes {len(names)} ({listed(names)})"
             )
         if (held_out.targets is None) != (self.enrolment.targets is None):
             key = "label: [a, b]" if self.enrolment.target_classes else "target: y"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, listing, patterns, precision, raw_files, recordings
@@ -200,7 +200,7 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
         count = f"{len(strange):,} of {len(found.rows):,} rows"
         said = f"{test.file}: {count} have a label that no training row has, such as {strange[0]!r}"
         hint = f"correct the labels, leave these rows out, or add rows of that label to {everything.source}"
-        raise DataError(f"{said}; the training rows have {first_of(sorted(known))}", hint=hint)
+        raise DataError(f"{said}; the training rows have {listed(sorted(known))}", hint=hint)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.features.coder import UNUSED, Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -55,7 +55,7 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
             raise error(f"{source}two columns have the name {twice!r}", hint="rename one of them, or leave it out")
         if absent:
             raise error(
-                f"{source}there is no column {absent[0]!r}", hint=f"a frame with these columns: {first_of(names, 8)}"
+                f"{source}there is no column {absent[0]!r}", hint=f"a frame with these columns: {listed(names, 8)}"
             )
     try:
         if framed is None:
@@ -68,7 +68,7 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
         said, hint = not_numbers(rows, problem)
         raise error(f"{source}{said}", hint=hint) from None
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
-        hint = f"rows of shape (n, {len(names)}), or a frame with these columns: {first_of(names, 8)}"
+        hint = f"rows of shape (n, {len(names)}), or a frame with these columns: {listed(names, 8)}"
         raise error(f"{source}expected rows of {len(names)} cells, found an array of shape {matrix.shape}", hint=hint)
     return matrix
 

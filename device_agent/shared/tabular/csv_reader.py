@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, short, text_of
@@ -233,8 +233,8 @@ class CsvParser(Parser):
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{more(missing)}"
                 + (f"; {near!r} is similar, but not the same name" if near else ""),
-                hint=f"the model has the columns {first_of(self._names)}"
-                + (f"; --keep asks for {first_of(self._keep)}" if self._keep else ""),
+                hint=f"the model has the columns {listed(self._names)}"
+                + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )
         if twice:
             said = f"line {self.line}: the header names the column {short(twice[0])} twice"
@@ -310,7 +310,7 @@ class CsvParser(Parser):
         return fitting[0] if fitting else right
 
     def _require_row(self, fields: list[str]) -> None:
-        hint = f"the model has the columns {first_of(self._names)}"
+        hint = f"the model has the columns {listed(self._names)}"
         if len(fields) != self._columns.count:
             comment = "leave comments out: sed '/^#/d' FILE > rows.csv" if fields and fields[0][:1] == "#" else ""
             if len(fields) > self._columns.count and not self.header:

@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.json_codec import unique_keys
 from device_agent.shared.tabular.csv_dialect import is_number, short
@@ -97,7 +97,7 @@ class JsonParser(Parser):
     def _from_object(self, found: dict[str, Any]) -> list[Any]:
         missing = [name for name in self._names if name not in found]
         if missing:
-            hint = f"the model has the columns {first_of(self._names)}"
+            hint = f"the model has the columns {listed(self._names)}"
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}", hint=hint)
         extra = [key for key in found if key not in self._places]
         if extra and not self._ignore_extra:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.record import record
@@ -238,7 +238,7 @@ class WindowParser(Parser):
         has_names = self.header is not False or (isinstance(self._parser, _Json) and self._parser.has_keys)
         if has_names or _MANY * self.gaps.times <= self.gaps.samples:
             return said
-        return f"{said}; a line without names has the columns {first_of(self._window.numbers)}"
+        return f"{said}; a line without names has the columns {listed(self._window.numbers)}"
 
     def count_jumps(self) -> int:
         """Returns the number of gaps where the time jumps."""

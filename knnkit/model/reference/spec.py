@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.arguments import is_number, shown
-from device_agent.shared.console.lists import first_of
+from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.constants import (
     GRAPH_METRICS,
     GRAPH_WEIGHTS,
@@ -137,7 +137,7 @@ def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, .
     own = {spelt(str(label), codes): value for label, value in given.items() if label != DEFAULT}
     if strange := sorted(own.keys() - codes):
         close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {first_of([*codes])}"
+        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {listed([*codes])}"
         raise BuildError(f"{what} for {strange[0]!r}, and no training row has that label", hint=hint)
     return {codes[label]: value for label, value in own.items()}
 

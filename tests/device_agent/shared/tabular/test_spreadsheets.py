@@ -186,7 +186,7 @@ def test_plain_blocks_of_a_semicolon_file_are_read_at_once() -> None:
 
 
 def test_names_of_a_model_with_very_many_features_do_not_flood_the_terminal() -> None:
-    assert lists.first_of([f"f{number}" for number in range(784)]).endswith("f11 and 772 more")
+    assert lists.listed([f"f{number}" for number in range(784)]).endswith("f11 and 772 more")
 
 
 @pytest.mark.parametrize("line", [b"[[1,2,3],[4,5,6]]", b'[{"a": 1}]', b"["])
@@ -319,7 +319,8 @@ def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:
 
 
 def test_names_that_hold_a_comma_are_told_from_two() -> None:
-    assert lists.first_of(("air, %", "gas")) == "'air, %', gas"
+    assert lists.listed(("air, %", "gas")) == "'air, %', gas"
+    assert lists.first_of(["1,200 in 'width'", "3 in 'mass'"], 1) == "1,200 in 'width' and 1 more"
 
 
 @pytest.mark.parametrize(("cell", "unit"), [("34,8 %", "%"), ("7,4km", "km"), ("-2,5 m/s", "m/s")])
