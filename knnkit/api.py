@@ -121,9 +121,7 @@ class TfKNN:
         what = constants.counted(len(held.classes), "class", "classes") if self.fitted.labelled else "no labels"
         if held.targets is not None:
             what = f"{'labels' if held.target_classes else 'targets'} {', '.join(held.target_names)}"
-        size = (
-            f"{constants.counted(len(held), 'row')} x {constants.counted(len(held.feature_names), 'feature')}, {what}"
-        )
+        size = f"{constants.counted(len(held), 'row')} x {constants.counted(self.n_features_in_, 'feature')}, {what}"
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -89,11 +89,7 @@ class _CsvFile:
         self._policy = wanted.policy
         self.bad = BadCells(str(file), targets=wanted.policy.targets, given=vars(wanted.policy))
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
-        self._block, self._at, self._line = (
-            b"",
-            0,
-            0,
-        )  # the current block, its parsed bytes, and all parsed lines
+        self._block, self._at, self._line = b"", 0, 0  # the current block, its parsed bytes, and all parsed lines
         self._found: Future[Block | None] | None = None
 
     def read(self) -> None:
