@@ -6,24 +6,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-
-@contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-with _hidden("invoke"):
+sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
+try:
     import paramiko
     from paramiko.agent import AgentSSH
+finally:
+    if sys.modules["invoke"] is None:
+        del sys.modules["invoke"]
 
 __all__ = ["AgentSSH", "paramiko"]
