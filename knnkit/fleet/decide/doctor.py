@@ -55,6 +55,9 @@ def _against_config(
     if status.trusted and named and not set(named) & set(status.trusted):
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
         mend = f"`knnkit provision --target HOST` adds them. Is the device another project's? {way_out}"
+        if set(named) <= set(status.revoked):  # after a rotation, say: no provisioning brings them back
+            said = f"the device has revoked the keys that deploy.yaml names: {', '.join(sorted(named))}"
+            mend = "`signing: {key: NEW.pem}` in deploy.yaml, with the key that replaced them"
         yield Finding("project", "error", said, mend)
     for key in strange_keys(status, named):
         revoke = f"knnkit trust --revoke {shlex.quote(key)} --target HOST"
