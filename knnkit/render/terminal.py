@@ -152,7 +152,7 @@ class Progress:
         self._out = stream or sys.stderr
         self._plain = is_plain(self._out)
         self._total = total
-        self._finished = 0
+        self._finished: set[str] = set()
         self._lock = threading.Lock()
         self._steps: dict[str, str] = {}
         self._tasks: dict[str, rich.progress.TaskID] = {}
@@ -183,9 +183,9 @@ class Progress:
     def end(self, device: str, outcome: str, tone: Tone = "good") -> None:
         """Replaces the live line of `device` with a permanent line with its outcome."""
         with self._lock:
-            self._finished += 1
+            self._finished.add(device)  # a device that goes back when a rollout stops ends twice
             self._steps.pop(device, None)
-            counter = f"[{self._finished}/{self._total}] " if self._total > 1 else ""
+            counter = f"[{len(self._finished)}/{self._total}] " if self._total > 1 else ""
             if self._bars is not None and device in self._tasks:
                 self._bars.remove_task(self._tasks.pop(device))
             self._line(f"{_MARKS[tone]} {counter}{clean(device)}: {clean(outcome)}", tone)

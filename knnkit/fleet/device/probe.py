@@ -168,7 +168,7 @@ def parse(name: str, answer: str) -> Facts:
     for line in answer.split("\n"):
         match = _LINE.fullmatch(line)
         if match and match[1] not in found:
-            found[match[1]] = match[2].strip()
+            found[match[1]] = match[2] if match[1] == "root" else match[2].strip()  # a root may end in a blank
         elif line.startswith("{") and not status:
             status = line
         elif line:

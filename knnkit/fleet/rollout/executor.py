@@ -72,7 +72,8 @@ def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
     except Exception as error:
         message = f"{target.name}: the job crashed with {type(error).__name__}: {error}"
         why = {"exit_code": constants.EXIT_FAILED, "reason": "crashed", "message": message}
-        return report_on(target, Outcome.FAILED, hint="knnkit status, to see what runs there", **why)
+        hint = target.lead("knnkit status --target HOST, to see what runs there")
+        return report_on(target, Outcome.FAILED, hint=hint, **why)
 
 
 @contextlib.contextmanager

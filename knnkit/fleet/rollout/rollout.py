@@ -169,7 +169,8 @@ class _Rollout:
                 "a second signal ended the run during this deploy: the device commits the release, "
                 f"or goes back to the previous release within {job.pace.confirm:g} s"
             )
-            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which release runs"}
+            hint = target.lead("knnkit status --target HOST, to see which release runs")
+            why = {"reason": "left", "message": message, "hint": hint}
             return report_on(target, Outcome.FAILED, exit_code=constants.EXIT_FAILED, wave=wave, **why)
         if target.name in self.left_out:
             reason, said = "no-wave", "no wave contains it"

@@ -85,7 +85,9 @@ def test_a_pipe_gets_one_line_for_each_step_not_for_each_block_sent() -> None:
             progress.step("pi-1", "upload", done, 1000)
         progress.step("pi-1", "confirm")
         progress.end("pi-1", "committed")
-    assert out.getvalue().splitlines() == ["pi-1: upload (1.0 kB)", "pi-1: confirm", "✓ [1/2] pi-1: committed"]
+        progress.end("pi-1", "rolled back", "bad")  # as when a rollout stops
+    shown = ["pi-1: upload (1.0 kB)", "pi-1: confirm", "✓ [1/2] pi-1: committed", "✗ [1/2] pi-1: rolled back"]
+    assert out.getvalue().splitlines() == shown
 
 
 def test_a_terminal_keeps_the_outcomes_and_loses_the_bars() -> None:

@@ -78,3 +78,8 @@ def test_a_bare_device_is_asked_once(tmp_path: Path) -> None:
     assert facts.disk_free_bytes > 0
     assert facts.writable
     assert transport.commands == 1
+
+
+def test_a_root_is_the_folder_that_was_named(tmp_path: Path) -> None:
+    for name in ("a blank at the end ", "back\\slash\\n", "%s"):
+        assert probe(LocalTransport(), str(tmp_path / name), timeout=60.0).root == str(tmp_path / name)

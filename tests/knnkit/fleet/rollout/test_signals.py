@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import Future
 
 import pytest
 
+from knnkit.fleet.report import DeviceReport
+from knnkit.fleet.rollout import executor
 from knnkit.fleet.rollout.executor import Stop, stopped_by_signals
+from knnkit.fleet.targets import Target
+from knnkit.transport.address import Typed
 
 
 def hear(*numbers: int) -> None:
@@ -61,3 +66,10 @@ def test_nohup_is_respected() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert not stop.is_set()
+
+
+def test_a_job_that_crashed_names_the_command_about_its_device() -> None:
+    crashed: Future[DeviceReport] = Future()
+    crashed.set_exception(ValueError("no"))
+    target = Target("shed", None, typed=Typed("shed", options=("-c", "my fleet.yaml")))
+    assert executor._report(crashed, target).hint.startswith("knnkit status --target shed -c 'my fleet.yaml', ")
