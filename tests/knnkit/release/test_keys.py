@@ -19,6 +19,7 @@ from device_agent.shared.trust import dsse
 from knnkit.cli import main
 from knnkit.errors import SigningKeyError
 from knnkit.release import keys, signing
+from knnkit.release.package import read_package
 from knnkit.release.signing import FileSigner, sign_release
 
 
@@ -303,11 +304,12 @@ def test_verify_takes_several_keys(private: Path, tmp_path: Path) -> None:
     assert main(["verify", str(release), "--key", str(other), "--key", str(private.with_suffix(".pub"))]) == 0
 
 
-def test_verify_follows_a_link_that_the_user_names(private: Path, tmp_path: Path) -> None:
+def test_verify_and_deploy_follow_a_link_that_the_user_names(private: Path, tmp_path: Path) -> None:
     release = forge.write(tmp_path / "release")
     sign_release(release, FileSigner.load(private))
     (tmp_path / "latest").symlink_to(release)
     assert main(["verify", str(tmp_path / "latest"), "--key", str(private.with_suffix(".pub"))]) == 0
+    assert read_package(tmp_path / "latest", {}).directory == str(release)  # if the link is set anew meanwhile
 
 
 def test_a_signature_is_replaced_whole_and_leaves_nothing_else(private: Path, tmp_path: Path) -> None:
