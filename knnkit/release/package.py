@@ -62,7 +62,7 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
         UsageError: there is no such directory.
     """
     require_directory(directory)
-    directory = directory.resolve() if directory.is_symlink() else directory  # as `knnkit verify`; it may be set anew
+    directory = directory.resolve() if directory.is_symlink() else directory  # the link may change meanwhile
     with raised_as(VerificationFailed, directory), release_files.open_release(directory) as opened:
         files = tuple(
             PackageFile(name, opened.opened[name].fact.size, opened.opened[name].fact.sha256)
