@@ -158,8 +158,8 @@ class _Walk:
     def _linear(self, part: Any, start: int, sources: Sources) -> Sources:
         width = len(sources)
         for step in convert(part):
-            if step.kind == "affine":
-                self.add("affine", start, width, np.broadcast_to(step.a, width), np.broadcast_to(step.b, width))
+            if step.kind == "affine":  # of a scaler
+                self.add("standard", start, width, step.a, np.ones(width) if part.scale_ is None else part.scale_)
             elif step.kind == "linear":
                 self.add("linear", start, width, step.a, step.b)
                 width = step.a.shape[1]
@@ -257,10 +257,9 @@ class _Walk:
     # --- numbers --------------------------------------------------------------------------------------------------
     def clipped(self, part: Any, start: int, sources: Sources) -> Sources:
         if type(part).__name__ == "MinMaxScaler":
-            factor, offset, ends = part.scale_, part.min_, part.feature_range
+            ends, new = part.feature_range, self.add("scale", start, len(sources), part.scale_, part.min_)
         else:
-            factor, offset, ends = 1.0 / part.scale_, np.zeros(len(sources)), (-1.0, 1.0)
-        new = self.add("scale", start, len(sources), factor, offset)
+            ends, new = (-1.0, 1.0), self._linear(part, start, sources)
         return self.add("clip", start, len(new), [ends[0]], [ends[1]]) if getattr(part, "clip", False) else new
 
     def binarize(self, part: Any, start: int, sources: Sources) -> Sources:

@@ -139,8 +139,9 @@ def _one_hot(values: Float64, owners: Float64, results: Float64, others: Float64
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
-def _affine(origin: Float64, factor: Float64) -> Step:
-    return lambda rows: (rows - origin) * factor
+def _standard(origin: Float64, scale: Float64) -> Step:
+    # Divides as scikit-learn does: a product with 1 / scale has other last bits, and a later step may compare them.
+    return lambda rows: (rows - origin) / scale
 
 
 def _scaled(factor: Float64, offset: Float64) -> Step:
@@ -254,7 +255,6 @@ def _polynomial(places: Float64, degree: Float64) -> Step:
 
 
 _KINDS: dict[str, Callable[..., Step]] = {
-    "affine": _affine,
     "binarize": lambda threshold: lambda rows: np.where(np.isnan(rows), np.nan, rows > float(threshold[0])),
     "bins": _bins,
     "box-cox": _box_cox,
@@ -268,6 +268,7 @@ _KINDS: dict[str, Callable[..., Step]] = {
     "polynomial": _polynomial,
     "quantiles": _quantiles,
     "scale": _scaled,
+    "standard": _standard,
     "take": _take,
     "yeo-johnson": _yeo_johnson,
 }

@@ -29,6 +29,7 @@ from sklearn.preprocessing import (
     PolynomialFeatures,
     PowerTransformer,
     QuantileTransformer,
+    RobustScaler,
     StandardScaler,
 )
 
@@ -158,6 +159,15 @@ def test_what_is_beyond_the_training_rows_is_as_in_scikit_learn() -> None:
     for name in ("quantiles, normal", "quantiles, uniform", "min-max, clipped", "bins, ordinal", "yeo-johnson"):
         fitted, pipeline = imported(PLAIN[name], NUMBERS)
         assert np.allclose(features(fitted, beyond)[0], pipeline[:-1].transform(beyond), rtol=1e-9, atol=1e-11), name
+
+
+@pytest.mark.parametrize("scaler", [StandardScaler(), RobustScaler(), MaxAbsScaler(), MinMaxScaler()])
+def test_scaled_values_equal_the_edges_of_a_later_step(scaler: Any) -> None:
+    """A value that repeats is an edge of bins and quantiles: a last bit of its own would put it into another bin."""
+    counts = np.round(NUMBERS, 1)
+    for later in (QuantileTransformer(n_quantiles=20), KBinsDiscretizer(5, encode="ordinal", strategy="quantile")):
+        fitted, pipeline = imported(make_pipeline(clone(scaler), later), counts)
+        assert np.allclose(features(fitted, counts)[0], pipeline[:-1].transform(counts))
 
 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
