@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from device_agent.shared.embedding.decode import TO_PNG, TO_WAV
 from device_agent.shared.embedding.files import IN_FOLDERS, left_out
+from device_agent.shared.file_hints import with_file
 from knnkit.data import listing
 from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import find
@@ -24,6 +26,8 @@ from knnkit.errors import FILE, DataError
 
 #: Parts of a pattern: {name}, a sign for any text, a set of characters such as [0-9] or [!a], or plain text.
 _TOKEN = re.compile(rf"{PART.pattern}|(\*\*/|(?:^|(?<=/))\*\*$|\*|\?)|(\[!?\]?[^\]]*\])|([^{{*?[]+|.)")
+#: Suffix of files that a model takes -> a hint for files of other kinds.
+_CONVERSIONS = {".wav": TO_WAV, ".png": TO_PNG, ".npy": "in Python, numpy.save('FILE.npy', values)"}
 _SIGNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -84,7 +88,10 @@ def list_files(
     paths = tuple(file for file, _ in found)
     others = left_out(file.name for file in matched if file.suffix.lower() not in suffixes)
     if not paths:
-        hint = f"files: {quoted(inside(split(sources[0])[0], suffixes))}"
+        near = inside(split(sources[0])[0], suffixes)
+        hint = f"files: {quoted(near)}"
+        if not near.lower().endswith(tuple(suffixes)):  # there are none
+            hint = with_file(next(how for kind, how in _CONVERSIONS.items() if kind in suffixes), min(matched))
         raise DataError(f"{sources[0]}: no {', '.join(suffixes)} file; {others}", hint=hint, key=FILE)
     groups = None if group is None else tuple(_part(parts, group, sources[0], "split") for _, parts in found)
     labels = tuple(_part(parts, label, sources[0], "label") for _, parts in found)

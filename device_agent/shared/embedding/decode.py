@@ -29,6 +29,9 @@ MAX_LINE = MAX_BYTES * 4 // 3 + 4096
 #: First bytes of sounds (MP3, OGG, FLAC) and pictures (GIF, BMP, TIFF) that are not read, and a beginning of text.
 _SOUNDS, _PICTURES = (b"ID3", b"\xff\xfb", b"OggS", b"fLaC"), (b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _TEXT = re.compile(rb"[\t\r\n -~]{16}")
+#: Hints for sounds and pictures of other kinds.
+TO_WAV = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds"
+TO_PNG = "`magick FILE FILE.png`, or another program that saves PNG"
 #: Key of an object in JSON lines that holds the input.
 KEY = "input"
 #: Key of the file's name.
@@ -60,9 +63,9 @@ def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
         return picture.read_file(data)
     kind, wanted, suffix, hint = _kind(data), "an array", "npy", ""
     if input.audio is not None:
-        wanted, suffix, hint = "a sound", "wav", "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds"
+        wanted, suffix, hint = "a sound", "wav", TO_WAV
     elif input.image is not None:
-        wanted, suffix, hint = "a picture", "png", "`magick FILE FILE.png`, or another program that saves PNG"
+        wanted, suffix, hint = "a picture", "png", TO_PNG
     if kind in ("", wanted):
         kind = "none of these"
     else:  # no program makes one of the other

@@ -37,7 +37,7 @@ def test_the_folder_of_a_file_is_its_label(tmp_path: Path) -> None:
     assert made.ids.tolist() == list(found.names)
 
 
-def test_a_pattern_counts_the_files_of_other_kinds_that_it_matches(folder: Path) -> None:
+def test_a_pattern_counts_the_files_of_other_kinds_that_it_matches(folder: Path, tmp_path: Path) -> None:
     for name in ("yes/song.MP3", "yes/.hidden.mp3", "no/face.png", "no/deep/anna.mp3"):
         (folder / name).touch()
     (folder / "no" / "more.mp3").mkdir()
@@ -50,6 +50,13 @@ def test_a_pattern_counts_the_files_of_other_kinds_that_it_matches(folder: Path)
         with pytest.raises(DataError, match=said) as caught:
             list_files([wrong], "label", None, None, sounds)
         assert "/*/*.wav'" in caught.value.hint
+    (tmp_path / "own" / "a").mkdir(parents=True)
+    (tmp_path / "own" / "a" / "1.flac").touch()
+    for of, how in ((sounds, "ffmpeg -i "), (suffixes_of(None, True), "magick "), (suffixes_of(None, None), "numpy")):
+        with pytest.raises(DataError, match="1 file is of other kinds") as caught:
+            list_files([tmp_path / "own" / "*" / "*"], "label", None, None, of)
+        assert how in caught.value.hint
+        assert "a/1.flac" in caught.value.hint
 
 
 @pytest.mark.parametrize(
