@@ -158,6 +158,8 @@ class _Answerer:
         self.check_release()
         if self._request.counters and time.monotonic() >= self._next_counts:
             self.save()
+        if self._start and self._loaded.model.chain:  # its stages run while lines are parsed
+            self._start.begin()
         answered = 0
         for parsed in self._rows.parse(block):
             safe = self._without_poison(parsed)

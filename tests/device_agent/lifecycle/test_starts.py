@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import crashpoints
 from support.device import ROOT, Device, Said
@@ -43,6 +45,12 @@ def killing(ask):
         return ask(self, rows)
     return wrapped
 TfliteKNN.classify, TfliteKNN.labels = killing(TfliteKNN.classify), killing(TfliteKNN.labels)
+"""
+#: Kills the process as a fault in the runtime does, when a stage runs.
+DEADLY_STAGE = """
+import os, signal
+from device_agent.shared.embedding.stage import StageRunner
+StageRunner.run = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)
 """
 MANY = constants.FAILED_STARTS
 
@@ -137,6 +145,23 @@ def test_a_stream_that_waits_for_its_first_row_counts_nothing(board: Board) -> N
     process.kill()
     process.communicate()
     assert board.failed() == 0
+
+
+def test_a_stream_that_dies_in_a_stage_after_it_has_waited_counts(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    digest = device.install(releases["tones"])
+    (tmp_path / "sitecustomize.py").write_text(DEADLY_STAGE)
+    environment = device.env(PYTHONPATH=f"{tmp_path}:{ROOT}")
+    argv = device.argv("classify", "--stream", "--format", "frames")
+    process = subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    file = device.root / constants.STARTS_FILE
+    wait_until(lambda: file.exists() and file.read_text() == f"{digest} 000\n")
+    sound = io.BytesIO()
+    np.save(sound, np.ones(800, np.int16))
+    process.communicate(len(sound.getvalue()).to_bytes(4, "big") + sound.getvalue(), timeout=60)
+    assert process.returncode == -signal.SIGSEGV
+    assert starts.failed(Store(device.root), digest) == 1
 
 
 def wait_until(holds: object, seconds: float = 60.0) -> None:
