@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,36 +124,26 @@ def model_file(path: Path, hint: str = "knnkit build") -> Path:
     return model
 
 
-class Building:
-    """Says on standard error that a model is being built; a terminal also shows each step while it lasts.
+@contextlib.contextmanager
+def building(name: str, again: str) -> Iterator[Callable[[str], None]]:
+    """Yields a function to call with the name of each step of building the model `name`.
 
-    Call it with the name of each step. Shows nothing without a call. A context manager.
-
-    Args:
-        name: name of the model.
-        again: the version of the new release, if the release that is there has the same version; else "".
+    The first call says on standard error that a model is being built; a terminal also shows each step while it lasts.
+    `again`: the version of the new release, if the release that is there has the same version; else "".
     """
+    more = f"; a release {again} is there already: another release.version would tell the two apart" if again else ""
+    with contextlib.ExitStack() as shown:
 
-    def __init__(self, name: str, again: str) -> None:
-        self._name, self._begun, self._shown = name, False, contextlib.ExitStack()
-        self._more = (
-            f"; a release {again} is there already: another release.version would tell the two apart" if again else ""
-        )
-        self._progress: Progress | None = None
+        @functools.cache
+        def begin() -> Progress | None:
+            print(f"knnkit: building {name} (this can take a minute){more}", file=sys.stderr, flush=True)
+            return None if is_plain(sys.stderr) else shown.enter_context(Progress())
 
-    def __enter__(self) -> Building:
-        return self
+        def step(text: str) -> None:
+            if (progress := begin()) is not None:
+                progress.step(name, text)
 
-    def __exit__(self, *error: object) -> None:
-        self._shown.close()
-
-    def __call__(self, step: str) -> None:
-        if not self._begun:
-            self._begun = True
-            print(f"knnkit: building {self._name} (this can take a minute){self._more}", file=sys.stderr, flush=True)
-            self._progress = None if is_plain(sys.stderr) else self._shown.enter_context(Progress())
-        if self._progress is not None:
-            self._progress.step(self._name, step)
+        yield step
 
 
 def draws(arguments: argparse.Namespace) -> bool:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     for each in builds:
         make = build.build_release if arguments.force else build.ensure_release
         again = up_to_date.version_again(arguments.output or each.release.dir, each)
-        with _output.Building(each.model.name, again) as step:
+        with _output.building(each.model.name, again) as step:
             built = make(each, signer, out=arguments.output, step=step)
         _tell(built)
         documents.append(_document(built))

@@ -177,7 +177,7 @@ def _ensure(build: Build) -> Path:
     """Returns the directory of a release; builds it if its inputs changed and its signing key is here."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
-    with _output.Building(build.model.name, up_to_date.version_again(build.release.dir, build)) as step:
+    with _output.building(build.model.name, up_to_date.version_again(build.release.dir, build)) as step:
         made = builder.ensure_release(build, signing.load_signer(build.signing.key), step=step)
     for warning in made.warnings:
         print(f"knnkit: warning: {warning}", file=sys.stderr)
