@@ -137,6 +137,12 @@ class Cells(Columns):
             for index, cell in cells
         )
 
+    def is_row(self, fields: Sequence[str]) -> bool:
+        """Whether each cell is missing, a number, or a category that the model has."""
+        cells = ((index, fields[self.numbers[index]].strip()) for index in self._categories)
+        known = all(self._coder.is_missing(index, cell) or self._coder.codes(index, [cell]) for index, cell in cells)
+        return known and self.are_cells(fields)
+
     def _without_thousands(self, cell: str) -> str:
         """Returns a cell without thousands separators; if one is misplaced, text that is not a number."""
         found = without_thousands(cell, self._coder.thousands) if self._coder.thousands else cell

@@ -108,6 +108,10 @@ class Columns:
         """Whether the fields of all number columns look like numbers; if not, the separator may be wrong."""
         return all(csv_dialect.is_number(fields[place], self.separator) for place in self.numbers)
 
+    def is_row(self, fields: Sequence[str]) -> bool:
+        """Whether the fields of a line without numbers are cells of the model, not names of columns."""
+        return False
+
     def _read_cell(self, index: int, cell: str, written: str) -> float:
         try:
             value = csv_dialect.number(cell)
@@ -330,6 +334,8 @@ class CsvParser(Parser):
     def _why_no_header(self, fields: list[str]) -> str:
         """Returns ", and no header either: REASON" for a first line without any number; "" for any other line."""
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
+            return ""
+        if len(fields) == self._columns.count and self._columns.is_row(fields):
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)

@@ -37,3 +37,19 @@ def test_a_first_row_of_text_is_not_a_line_of_units() -> None:
     parsed = TableCsvParser(Table(columns=(colour,))).parse(b"colour\ngreen\n")
     assert "'green' is not a category" in parsed.errors[0][1]
     assert parsed.hint.startswith("the model has ")
+
+
+@pytest.mark.parametrize(("row", "expected"), [("red,NA", [0.0, 7.0]), (",n/a", [1.0, 7.0]), ("blue;", [1.0, 7.0])])
+def test_a_first_row_without_a_number_is_a_row(row: str, expected: list[float]) -> None:
+    """As of a sensor that has measured nothing yet."""
+    colour = Column("colour", "constant", 1.0, "ordinal", ("red", "blue"))
+    parser = TableCsvParser(Table((colour, Column("b", "constant", 7.0))))
+    assert parser.parse(f"{row}\n".encode()).rows.tolist() == [expected]
+    assert TableCsvParser(Table((colour,))).parse(b"red\nblue\n").rows.tolist() == [[0.0], [1.0]]
+
+
+@pytest.mark.parametrize("line", ["Colour,B", "green,NA", "red,B"])
+def test_a_first_line_that_is_no_row_is_a_wrong_header(line: str) -> None:
+    colour = Column("colour", "constant", 1.0, "ordinal", ("red", "blue"))
+    parsed = TableCsvParser(Table((colour, Column("b", "constant", 7.0)), "ignore")).parse(f"{line}\n".encode())
+    assert "and no header either" in parsed.errors[0][1]
