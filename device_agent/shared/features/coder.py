@@ -136,6 +136,10 @@ class Coder:
         """Whether the cells of a column are numbers."""
         return self._table.columns[index].encoding == "number"
 
+    def categories(self, index: int) -> tuple[str, ...]:
+        """Returns the categories of a column; () for a column of numbers."""
+        return self._table.columns[index].categories
+
     def _is_unused(self, index: int) -> bool:
         return self._table.columns[index].encoding == UNUSED
 

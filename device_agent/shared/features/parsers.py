@@ -83,6 +83,9 @@ class _TableParser(Parser):
 class TableCsvParser(_TableParser, CsvParser):
     """Parses CSV lines of raw columns, those of the user's file."""
 
+    def _hash_begins_rows(self) -> bool:
+        return any(text.startswith("#") for text in self.coder.categories(0))
+
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Cells(separator, count, numbers, self.coder, self._kept)
 

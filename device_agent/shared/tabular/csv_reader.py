@@ -210,8 +210,7 @@ class CsvParser(Parser):
     def _take_header(self, block: bytes) -> bytes:
         """Takes the first line as the header if it names a feature; returns the block from its first row on."""
         block, self.line = csv_dialect.skip_preamble(block, self.line)
-        block, above = csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
-        self.line += above
+        whole, (block, above) = block, csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
         line, _, rest = block.partition(b"\n")
         try:
             text = text_of(line.strip(b"\r "))
@@ -221,11 +220,18 @@ class CsvParser(Parser):
         found = [] if separator is None else csv_dialect.header_names(fields_of(text, separator))
         is_row = all(csv_dialect.is_number(name, ";") for name in found) and not {*self._names} <= {*found}
         if separator is None or is_row:  # names of columns may be numbers, too
+            if self._hash_begins_rows():
+                return whole
+            self.line += above
             return block
         self.header = True
-        self.line += 1
+        self.line += above + 1
         self._match(separator, found)
         return rest
+
+    def _hash_begins_rows(self) -> bool:
+        """Whether a line that begins with `#` may be a row, and not a comment."""
+        return False
 
     def _match(self, separator: str, names: list[str]) -> None:
         counts = Counter(names)  # a header may have as many names as a line holds

@@ -53,3 +53,12 @@ def test_a_first_line_that_is_no_row_is_a_wrong_header(line: str) -> None:
     colour = Column("colour", "constant", 1.0, "ordinal", ("red", "blue"))
     parsed = TableCsvParser(Table((colour, Column("b", "constant", 7.0)), "ignore")).parse(f"{line}\n".encode())
     assert "and no header either" in parsed.errors[0][1]
+
+
+def test_a_category_that_begins_as_a_comment_is_a_row() -> None:
+    colour = Column("colour", encoding="ordinal", categories=("#00ff00", "#ff0000"))
+    parser = TableCsvParser(Table((colour, Column("b"))))
+    assert parser.parse(b"#ff0000,1\n#00ff00,2\n").rows.tolist() == [[1.0, 1.0], [0.0, 2.0]]
+    headed = TableCsvParser(Table((colour, Column("b"))))
+    assert headed.parse(b"# a comment\ncolour,b\n#ff0000,1\n").rows.tolist() == [[1.0, 1.0]]
+    assert TableCsvParser(Table((Column("a"), Column("b")))).parse(b"# a comment\n1,2\n").rows.tolist() == [[1.0, 2.0]]
