@@ -22,7 +22,8 @@ from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
 from device_agent.shared.safe_files import open_ordinary
 from knnkit.data import arrow_table, precision
-from knnkit.data.columns import NO_ID, Wanted, choose, find
+from knnkit.data.bad_cells import quoted
+from knnkit.data.columns import NO_FEATURE, NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
 from knnkit.data.patterns import SUFFIXES, expand, inside, nearest, require_utf8, unreadable
@@ -111,6 +112,9 @@ def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
         try:
             return _load(path, wanted)
         except DataError as error:
+            if error.reason == NO_FEATURE and path != paths[0]:
+                name = quoted(error.key.removeprefix("data/features/"))
+                error.hint = f"give it the columns of {paths[0].name}, or leave the column out: drop: [{name}]"
             if error.reason != NO_ID:
                 raise
             lacking.append(error)

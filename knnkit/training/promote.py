@@ -309,7 +309,8 @@ def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
     (_, there), *rows = table or [(0, [])]
     if sorted(there) != sorted(header.all):
         odd = [f"lacks {name!r}" for name in header.all if name not in there]
-        odd += [f"has {name!r}" for name in there if name not in header.all] or ["has a column twice"]
+        odd += [f"has {name!r}" for name in there if name not in header.all]
+        odd = odd or ["has a column twice"]
         said = f"{path} has other columns than the rows to add: it {', it '.join(odd[:_NAMED])}"
         raise DataError(said, hint=f"save it with these columns, separated by commas, {away}")
     for line, row in rows:

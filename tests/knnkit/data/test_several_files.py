@@ -62,8 +62,9 @@ def test_a_pattern_without_a_file_and_other_columns_are_errors(parts: Path) -> N
     with pytest.raises(DataError, match="no file matches this pattern"):
         load_all([parts / "rows/*.csv"], Wanted("y"))
     (parts / "data/3.csv").write_text("a,c,y\n1,2,p\n")
-    with pytest.raises(DataError, match=r"3\.csv: no column 'b'"):
+    with pytest.raises(DataError, match=r"3\.csv: no column 'b'") as caught:
         load_all([parts / "data/*.csv"], Wanted("y", policy=POLICY))
+    assert caught.value.hint == "give it the columns of 0.csv, or leave the column out: drop: [b]"
 
 
 def test_a_bad_cell_is_reported_with_its_own_file(parts: Path) -> None:

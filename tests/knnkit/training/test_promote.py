@@ -156,7 +156,9 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
         "does not end with a newline": content.rstrip(b"\n"),
         "line 3: the header has 8 cells, this line 2": content + b"1,2\n",
         "it lacks 'a', it lacks 'device'": content.replace(b",", b";"),
-        "it has 'note'": content.replace(b"\n", b",note\n"),
+        "(?m)it has 'note'$": content.replace(b"\n", b",note\n"),
+        "(?m)it lacks 'a'$": content.replace(b"a,device,", b"device,", 1),
+        "(?m)it has a column twice$": content.replace(b"\n", b",a\n"),
         "not a CSV file": content + b'"\xff',
     }.items():
         promoted.path.write_bytes(wrong)
