@@ -171,8 +171,8 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes:
         suffixes: ends that the file's name may have; messages show the first two. (): any.
 
     Raises:
-        UsageError: there is no such folder, the path is a folder or -, the suffix is wrong, or the file is one of
-            `mine`.
+        UsageError: there is no such folder, it is a release, the path is a folder or -, the suffix is wrong, or the
+            file is one of `mine`.
     """
     if str(path) == "-":
         raise UsageError(
@@ -186,6 +186,9 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes:
     if not parent.is_dir():
         said = f"{option} {path}: there is no directory {parent}"
         raise UsageError(said, hint=f"mkdir -p {shlex.quote(str(parent))}")
+    if (parent / constants.MANIFEST_FILE).is_file() and path.name not in constants.POSSIBLE_FILES:
+        said = f"{option} {path} would add a file to the release in {path.parent}, and devices refuse such a release"
+        raise UsageError(said, hint=f"{option} {shlex.quote(str(parent.parent / path.name))}")
     if path.is_dir():
         raise UsageError(f"{option} {path} is a folder", hint=f"{option} {shlex.quote(str(path / 'NAME'))}")
     if path.is_file() and any(each.is_file() and path.samefile(each) for each in mine):

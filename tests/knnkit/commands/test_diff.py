@@ -120,3 +120,18 @@ def test_a_folder_of_releases_is_answered_with_one_of_them(tmp_path: Path, capsy
     for words in (["inspect", str(folder)], ["card", str(folder)], ["diff", str(folder), str(folder)]):
         assert cli.main(words) == 2
         assert f"try: name one of the releases in it: {folder / 'small'}" in capsys.readouterr().err
+
+
+def test_no_command_adds_a_file_to_a_release(
+    releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = releases.copy("iris", tmp_path / "dist")
+    before = sorted(path.name for path in release.iterdir())
+    monkeypatch.chdir(release)
+    for words in (["card", str(release), "-o", str(release / "card.md")], ["card", ".", "-o", "card.md"]):
+        assert cli.main(words) == 2
+        typed = capsys.readouterr().err.rpartition("try: ")[2].split()
+        assert cli.main(["card", str(release), *typed]) == 0
+    assert cli.main(["status", "--target", "local", "--report", "r.json"]) == 2
+    assert sorted(path.name for path in release.iterdir()) == before
+    assert (tmp_path / "card.md").is_file()
