@@ -18,7 +18,8 @@ from typing import BinaryIO
 from device_agent.shared.console import streams
 from device_agent.shared.embedding.decode import FILE_KEY
 from device_agent.shared.embedding.files import is_among, is_raw, left_out
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.reports import Problem
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
@@ -69,7 +70,11 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     said = printable(about(arguments.input, done, files).stderr.decode("utf-8", "replace")).rstrip()
     if said or done.exit_code:
         print(said or done.complaint, file=sys.stderr)
-    return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
+    code = done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
+    if code and arguments.json and not arguments.stream:  # a stream has an error in place of each bad line
+        message, _, hint = (said or done.complaint).removeprefix("device_agent: ").partition("\n  try: ")
+        print(json_codec.dumps(Problem("classify-failed", message, hint, code)))
+    return code
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

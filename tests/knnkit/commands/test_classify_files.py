@@ -13,10 +13,12 @@ from PIL import Image as Pillow
 
 from device_agent.shared.embedding.decode import decode
 from device_agent.shared.protocol.input_info import Input
+from knnkit import cli
 from knnkit.commands.classify import agent_command
 from knnkit.config import load
 from knnkit.data.raw_lines import lines_of
 from knnkit.errors import DataError
+from knnkit.transport.base import Completed
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 7, 3)).astype(np.uint8)
 
@@ -57,3 +59,21 @@ def test_columns_that_deploy_yaml_keeps_are_not_asked_of_files(folder: Path, tmp
     for path, kept in ((folder, ["--keep=file"]), (folder / "a.png", []), (tmp_path / "rows.csv", ["--keep=id"])):
         given = argparse.Namespace(input=path, format="auto", keep=[], **flags)
         assert [word for word in agent_command(given, config, None) if word.startswith("--keep")] == kept
+
+
+def test_with_json_an_error_of_the_device_is_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = b"device_agent: standard input: line 1: the header has no column 'c'\n  try: the model has the column c\n"
+    failed = Completed((), 2, b"", said, 0.1)
+    monkeypatch.setattr("knnkit.commands.classify.pipe_rows", lambda *_, **__: failed)
+    (tmp_path / "q.csv").write_text("a\n1\n")
+    words = ["classify", "--target", "local", "--input", str(tmp_path / "q.csv")]
+    for more, printed in (["--json"], True), ([], False), (["--json", "--stream"], False):
+        assert cli.main([*words, *more]) == 2
+        out = capsys.readouterr().out
+        assert bool(out) == printed
+        if printed:
+            found = json.loads(out)
+            assert found["message"] == f"{tmp_path}/q.csv: line 1: the header has no column 'c'"
+            assert (found["hint"], found["exit_code"]) == ("the model has the column c", 2)
