@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from sklearn.datasets import load_iris
 from support.releases import Releases
 
 from device_agent.shared.enrolment.enrolled import label_of
 from knnkit import cli
+from knnkit.commands import diff
 from knnkit.commands import promote as command
 from knnkit.config import edit, load
 from knnkit.config.parse import parse
 from knnkit.data.collected import Collection, Columns, FieldRow, merge
 from knnkit.data.dataset import label_array
 from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
+from knnkit.model.stored import read_model
 from knnkit.release.up_to_date import manifest_in
 from knnkit.training import promote, source
 
@@ -363,6 +366,30 @@ def test_a_category_that_a_device_did_not_keep_never_becomes_another_one(
     assert cli.main(words) == 0
     assert "2 rows left out: no cell in 'place'" in "".join(capsys.readouterr())
     assert "p9" in (source.load(load.load(file).builds()[0]).training.raw.levels or {})[1]  # type: ignore[union-attr]
+
+
+def test_evaluation_rows_that_became_training_rows_measure_nothing(
+    releases: Releases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other training data, a random split holds out other rows than the release did."""
+    model, iris = read_model(releases["iris"] / "model.tflite"), load_iris()
+    rows = [",".join(map(str, [*values, iris.target_names[kind]])) for values, kind in zip(iris.data, iris.target)]
+    (tmp_path / "train.csv").write_text("\n".join([",".join([*model.info.feature_names, "y"]), *rows, ""]))
+    file = tmp_path / "deploy.yaml"
+    file.write_text(
+        "model: {name: m, data: {file: train.csv, label: y}, k: 3, test: 0.3, seed: 5}\n"
+        f"release: {{dir: '{releases['iris']}'}}\n"
+    )
+    row = replace(field_rows(1, "setosa")[0], cells=(5.0, 3.4, 1.5, 0.2))
+    merge(tmp_path / "m.parquet", Columns("m", model.info.feature_names), [row])
+    assert cli.main(["promote", str(tmp_path / "m.parquet"), "-c", str(file), "--dry-run", "--json"]) == 0
+    gain = json.loads(capsys.readouterr().out)["gain"]
+    held_out = source.load(load.load(file).builds()[0]).held_out
+    assert held_out is not None
+    asked = diff.evaluated(releases["iris"], model)
+    known = {values.tobytes() for values in held_out.rows}
+    assert gain["rows"] == len(asked) + 1
+    assert gain["known"] <= sum(values.tobytes() in known for values in asked.before) < len(asked)
 
 
 def test_the_next_step_names_the_version_to_change(
