@@ -47,14 +47,14 @@ def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: s
     """
     release = answering(store).release
     before = time.perf_counter()
-    with open_release(store.release_path(release.digest)) as opened:
-        opened.verify_accepted(release.digest, accepted_state(store))
-    verified = time.perf_counter()
-    loaded = load_accepted(store, release, runtime, threads, search=search)
+    loaded = load_accepted(store, release, runtime, threads, search=search)  # first, as in a start: imports, too
     ready = time.perf_counter()
     loaded.tell_warnings()
     try:
-        return _bench(loaded, seconds, threads, (verified - before) * 1e3, (ready - verified) * 1e3)
+        with open_release(store.release_path(release.digest)) as opened:
+            opened.verify_accepted(release.digest, accepted_state(store))
+        verified = time.perf_counter()
+        return _bench(loaded, seconds, threads, (verified - ready) * 1e3, (ready - before) * 1e3)
     finally:
         loaded.close()
 
