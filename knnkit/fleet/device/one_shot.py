@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from knnkit.errors import DeviceFailed, KnnkitError
+from knnkit.errors import DeviceFailed, KnnkitError, from_os_error
 from knnkit.fleet.device.connect import Job, Pause, dial
 from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder
@@ -34,6 +34,8 @@ def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = 
             transport.close()
     except KnnkitError as error:
         return recorder.fail(error)
+    except OSError as error:  # of a file on this machine
+        return recorder.fail(from_os_error(error))
 
 
 def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from device_agent.shared.protocol.reports import Compared, Running
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust.reasons import Reason
-from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
+from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError, from_os_error
 from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, foreign_keys, plan_device
 from knnkit.fleet.device.agent_client import AgentProblem, ask
 from knnkit.fleet.device.connect import Pause, just_sleep
@@ -32,6 +32,7 @@ from knnkit.fleet.jobs.provision import install
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.release.package import Package
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
@@ -139,7 +140,13 @@ class _Deploy:
     def _send_and_switch(self, facts: Facts) -> DeviceReport:
         try:
             return self._switch(facts, self._upload(facts))
-        except (AgentProblem, DeviceFailed) as error:
+        except (AgentProblem, DeviceFailed, OSError) as error:
+            package = self._job.package
+            if not _is_intact(package):
+                said = f"{self._job.target.name}: {package.directory} was replaced on this machine during the run"
+                raise DeviceFailed(said, reason="release-changed", hint="the same command again") from None
+            if isinstance(error, OSError):
+                raise from_os_error(error) from None
             if error.reason not in _OVERTAKEN:
                 raise
             return self._overtaken(error, facts.root)
@@ -209,6 +216,14 @@ class _Deploy:
             pushed = push(line, files, timeout=seconds, progress=progress)
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
         return there
+
+
+def _is_intact(package: Package) -> bool:
+    """Whether the files of the release on this machine are still those that were read: a build may replace them."""
+    try:
+        return all(PushFile.of(Path(package.directory, file.name), "").sha256 == file.sha256 for file in package.files)
+    except OSError:
+        return False
 
 
 def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:

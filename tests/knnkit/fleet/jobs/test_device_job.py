@@ -97,6 +97,19 @@ def test_a_part_that_holds_other_bytes_is_not_resumed(fleet: Fleet) -> None:
     assert (report.resumed_bytes, report.sent_bytes) == (0, fleet.package.size)
 
 
+@pytest.mark.parametrize("how", ["other bytes", "gone"])
+def test_a_release_that_a_build_replaced_during_the_run_is_named(fleet: Fleet, tmp_path: Path, how: str) -> None:
+    model = tmp_path / "model.tflite"
+    fleet.on_command = lambda _, command: command == "look" and (model.unlink() if how == "gone" else again())
+
+    def again() -> None:
+        model.write_bytes(b"another model")
+
+    report = run(fleet)
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "release-changed")
+    assert report.message == f"board: {tmp_path} was replaced on this machine during the run"
+
+
 def test_what_is_staged_already_is_not_sent_again(fleet: Fleet) -> None:
     fleet.boards["board"].staged.add(fleet.package.digest)
     report = run(fleet)
