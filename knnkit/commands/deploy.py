@@ -5,6 +5,7 @@ For each device: build if needed, upload, activate, check, confirm."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import functools
 import itertools
@@ -20,7 +21,7 @@ from knnkit.commands import _config, _decision_regions, _options, _output, _quer
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._query import Console
 from knnkit.config.parse import Build, Config, parse_amount
-from knnkit.errors import UsageError, VerificationFailed
+from knnkit.errors import KnnkitError, UsageError, VerificationFailed
 from knnkit.fleet import targets as device_targets
 from knnkit.fleet.decide.plan import PlanOptions
 from knnkit.fleet.jobs.deploy import plan_job, plans_of
@@ -61,19 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return _dry_run(arguments, config, [make_job(target) for target in targets], rules)
+    directories = [Path(package.directory) for package in packages]
+    # Before the run: a build may replace the release meanwhile.
+    cards = [card.section(read_card(path)) for path in directories] if _output.draws(arguments) else ()
     with Console(total=len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = roll_out(targets, make_job, rules, fan, console)
     report = replace(
         report, releases=tuple(package.ref for package in packages), nonce=template.nonce, holder=template.holder
     )
-    directories = [Path(package.directory) for package in packages]
     return _output.finish(
         arguments,
         report,
         packages[0].manifest.gates if len(packages) == 1 else None,
         regions=_decision_regions.survey(arguments, report, targets, directories, template.pace),
         rows=_rows_of(packages),
-        cards=[card.section(read_card(path)) for path in directories] if _output.draws(arguments) else (),
+        cards=cards,
     )
 
 
@@ -83,7 +86,10 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
     @functools.cache
     def find(digest: str) -> EvaluationRows | None:
-        return read_evaluation_rows(directories[digest]) if digest in directories else None
+        with contextlib.suppress(KnnkitError):  # a build may have replaced the release
+            if digest in directories and read_package(directories[digest], {}).digest == digest:
+                return read_evaluation_rows(directories[digest])
+        return None
 
     return find
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from support import sshd
+from support.releases import Releases
 
 from knnkit.cli import main
+from knnkit.commands import deploy
+from knnkit.fleet.device.recorder import report_on
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.report import FleetReport, Outcome
+from knnkit.fleet.targets import Target
 from knnkit.transport.ssh import known_hosts
 
 Run = Callable[..., tuple[int, str, str]]
@@ -139,6 +146,24 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
     assert run("trust", target, "--yes")[0] == 0
     assert (tmp_path / "fleet_hosts").read_text() == server.known_hosts.read_text()
     assert not (Path(os.environ["HOME"]) / ".ssh" / "known_hosts").exists()
+
+
+def test_a_report_is_written_although_a_build_has_replaced_the_release(
+    run: Run, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, made = releases.variant("iris", tmp_path / "dist"), []
+
+    def roll_out(targets: Sequence[Target], make_job: Callable[[Target], DeviceJob], *_: object) -> FleetReport:
+        made.append(make_job(targets[0]))
+        shutil.rmtree(release)
+        return FleetReport("deploy", 0.0, 1.0, (report_on(targets[0], Outcome.COMMITTED),))
+
+    monkeypatch.setattr(deploy, "roll_out", roll_out)
+    reports = ("--report", "r.html", "--report", "r.json")
+    assert run("deploy", "--target", "local", "--release", release, *reports)[0] == 0
+    assert "Model card: iris" in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "r.json").exists()
+    assert deploy._rows_of([job.package for job in made])(made[0].package.digest) is None
 
 
 @pytest.mark.parametrize(
