@@ -113,7 +113,10 @@ def _lengths(z: Float64) -> Float64:
 
 
 def _divided(z: Float64, norm: Float64, cosine: bool) -> Float64:
-    """Divides each row of (n, p) `z` by its `norm`, unless that is 0; cosine: adds two columns, norm == 0 and 0."""
+    """Divides each row of (n, p) `z` by its `norm`, unless that is 0.
+
+    With `cosine`, appends a column with 1 for each row whose norm is 0, and a column of zeros.
+    """
     found = np.zeros((len(z), z.shape[1] + 2 * cosine))
     np.divide(z, np.where(norm > 0.0, norm, 1.0)[:, np.newaxis], out=found[:, : z.shape[1]])
     if cosine:

@@ -187,7 +187,7 @@ class CsvRenderer(_TextRenderer):
         return [_csv_line(part + self._tail(name)) for part, name in zip(parts, taught)]
 
     def _shown_shares(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns the vote shares that have a column: 0 for a label that the model no longer has."""
+        """Returns the vote shares of the labels in `_shown`; 0 for a taught label whose rows no longer count."""
         shares, classes = self._shares(answers), self._info.classes
         if self._values or self._shown == classes:
             return shares

@@ -21,7 +21,10 @@ _WORDS = {
     errno.EPERM: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),
     errno.ENOLCK: ("no-locks", "this file system has no locks (NFS without lockd?): choose a root on a local disk"),
     errno.ENOTSUP: ("file-system", "choose a root on a Linux file system, such as ext4; `df -T .` shows its type"),
-    errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
+    errno.EAGAIN: (
+        "too-many-processes",
+        "raise the limit: ulimit -u, TasksMax= of its systemd unit, or pids.max of its cgroup",
+    ),
     errno.ENOMEM: ("out-of-memory", "free -m shows the free memory; end another program, or raise the memory limit"),
     errno.ENAMETOOLONG: ("name-too-long", "a shorter name: most file systems allow 255 bytes"),
     errno.EBADF: (

@@ -84,7 +84,7 @@ def _label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--release",
         **DIR,
-        help="show the training rows of this release beside each row (default: that of deploy.yaml, if it is built)",
+        help="show the nearest rows of this release beside each row (default: that of deploy.yaml, if it is built)",
     )
     parser.add_argument(
         "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any free port)"

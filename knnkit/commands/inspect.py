@@ -139,7 +139,10 @@ def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
     if input.pool:
         yield "pool", ", ".join(input.pool)
     if input.stages:
-        yield "bound", f"rows may differ by {input.bound:g} of the k-th neighbour's distance, or of the rows' spread"
+        yield (
+            "bound",
+            f"a device's rows may be {input.bound:g} of the k-th distance (or of the rows' spread) off the host's",
+        )
 
 
 def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:

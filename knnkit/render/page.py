@@ -157,7 +157,10 @@ def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns a lane for each device: bars for identical, equivalent and different golden rows, wide enough to see."""
+    """Returns a lane for each device with a certificate (the worst, if there are many).
+
+    Its bars are the identical, equivalent and different golden rows, wide enough to see.
+    """
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate

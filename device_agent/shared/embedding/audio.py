@@ -175,7 +175,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         if name == b"data":
             there = len(data) - place - 8
             if there < size < _STREAMED:
-                hint = "copy the file again; a sound that is still being recorded has a length of 0 in its header"
+                hint = "copy the file again; while a sound is still being recorded, its header must give the length 0"
                 raise BadInput(f"the WAV file is cut off: it has {there:,} of {size:,} bytes of samples", hint=hint)
             return form, data[place + 8 : place + 8 + size] if size or _are_chunks(data[place:]) else data[place + 8 :]
         place += 8 + size + size % 2

@@ -46,7 +46,7 @@ def judge_embeddings(
         label: (n,) the device's labels for its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.
         wrong_search: number of the device's rows for which its search and float64 give different answers.
-        margin: `Gates.margin` of the release, of which `golden.tolerance` is a multiple.
+        margin: `Gates.margin` of the release; `golden.tolerance` contains it as a factor.
     """
     bound = 0.0 if info.input is None else info.input.bound
     unit = np.maximum(golden.tolerance / margin, np.finfo(np.float64).tiny)

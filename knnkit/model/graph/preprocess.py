@@ -1,8 +1,9 @@
 """Maps queries into model space, with error bounds.
 
-The map is a list of steps, such as a scaler or PCA (`Space.steps`). `blur` bounds the Euclidean error that float32
-arithmetic has made in a mapped row; after a PCA, in nearly all cases (`CONFIDENCE`). Each step multiplies the blur of
-the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
+The map is a list of steps, such as a scaler or PCA (`Space.steps`). `blur` bounds the error that float32 arithmetic
+has made in a mapped row, as the length of the error in the model's metric; after a PCA, in nearly all cases
+(`CONFIDENCE`). Each step multiplies the blur of the steps before it by its greatest factor, and adds its own rounding
+error. Fits nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def enter(space: Space, rows: Any) -> tuple[Any, Any]:
             z, blur = _normalize(z, blur, step)
     z = z - space.centre
     blur = (blur + np.float32(EPSILON) * _length(z)) * np.float32(space.scale.max())
+    if space.metric == "manhattan":  # a sum of p absolute values is at most sqrt(p) times as long as the vector
+        blur = blur * np.float32(math.sqrt(len(space.scale)))
     return z, blur + np.float32(space.tied)  # float64 ranks closer distances as ties
 
 

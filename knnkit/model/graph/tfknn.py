@@ -99,24 +99,22 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
     @property
     def near(self) -> Near:
-        """The relative difference of two distances below which a runtime sorts neighbours again in float64.
+        """How near two distances must be (`Near`) for a runtime to sort the neighbours again in float64.
 
-        Two squared distances a < b in float32 are in the right order if b - a > gap b (gap: `Search.gap`), and so are
-        two Manhattan distances. For two distances, sqrt a and sqrt b, half of gap is enough, because b - a =
-        (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a. The rounding of roots and differences adds 8 u
-        (u: unit roundoff of float32).
-        With steps, whose error in a row is the blur, distances must differ by half of gap, and by 4 blur (`_further`);
-        their squares by twice as much.
-        The blur of a certain row is less than margin / (2 TYPICAL) times the k-th distance, or times `Space.radius` if
-        that is greater (`_certain`). TYPICAL is a typical error as a share of its bound.
+        Two squared distances a < b, or two Manhattan distances, are in the right order if b - a > g b, where g is
+        `Search.gap`. Two distances, sqrt a and sqrt b, need half of g: b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) >
+        2 (sqrt b - sqrt a) sqrt a. The rounding of roots and differences adds 8 u (u: unit roundoff of float32).
+        With steps, a row is off by its blur: distances must differ by 4 blur more (`_further`), and squared distances
+        by twice as much. The blur of a row that `_certain` accepts is less than margin / (2 TYPICAL) times its k-th
+        distance, or times `Space.radius` if that is greater. TYPICAL is a typical error as a share of its bound.
         """
-        half = self.search.gap / 2.0 + 8.0 * EPSILON
-        squared = self.metric in ("sqeuclidean", "cosine")
+        one = self._gap + 8.0 * EPSILON
+        twice = 2.0 if self.metric in ("sqeuclidean", "cosine") else 1.0
         if self.space.steps:
             least = float(self.space.radius)
-            share = (half + 2.0 * self.margin / TYPICAL) * (2.0 if squared else 1.0)
+            share = (one + 2.0 * self.margin / TYPICAL) * twice
             return Near(share, float(self._to_metric(least * least, least)))
-        share = half if self.metric == "euclidean" else 2.0 * half
+        share = one * twice
         if not self._mistaken:
             return Near(share)
         # Half of twice the share covers the gap, the other half what is lost: (sqrt b - sqrt a)^2 < b - a.
@@ -186,6 +184,11 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             return False
         sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]
         return bool(_ORDINARY[0] <= min(sizes) and max(sizes) <= _ORDINARY[1])
+
+    @property
+    def _gap(self) -> float:
+        """Relative difference of two distances that proves their order: half of that of their squares."""
+        return self.search.gap / (1.0 if self.metric == "manhattan" else 2.0)
 
     def _root(self, measure: Any) -> Any:
         return measure if self.metric == "manhattan" else tf.sqrt(measure)
@@ -261,12 +264,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
         A measure is a squared distance (for Manhattan, a distance); `kth` is that of the k-th row. `base` (distances)
         and `blur` (error that the steps add to a row) are those of `_certain`. Without steps, the limit is above `kth`
-        by `Search.gap`. With steps, it is computed from the k-th distance: half of that gap, 8 u for the root and the
+        by `Search.gap`. With steps, it is computed from the k-th distance: `_gap`, 8 u for the root and the
         square (u: unit roundoff of float32), and 4 blur, because each of the two distances may be off by 2 blur.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
-            return self.search.measure_of(last * np.float32(1.0 + self.search.gap / 2.0 + 8.0 * EPSILON) + 4.0 * blur)
+            return self.search.measure_of(last * np.float32(1.0 + self._gap + 8.0 * EPSILON) + 4.0 * blur)
         further = kth * np.float32(1.0 + self.search.gap)
         return further + np.float32(self._lost) if self._mistaken else further
 

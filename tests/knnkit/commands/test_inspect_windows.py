@@ -21,7 +21,7 @@ from knnkit.commands.inspect import _input_lines
             [
                 "input windows of 40 samples, hop 40",
                 "stage stage-1.tflite: float32 .*",
-                "bound rows may differ by 0.1 .*",
+                "bound a device's rows may be 0.1 of .*",
             ],
         ),
     ],

@@ -25,7 +25,9 @@ from knnkit.data.dataset import dataset
 from knnkit.model.build import make_module, make_reference
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
+from knnkit.model.graph.preprocess import enter
 from knnkit.model.reference.float32_errors import EPSILON, relative_gap, summed_at_once
+from knnkit.model.reference.space import Step, make_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.selfcheck import self_check
 
@@ -47,6 +49,17 @@ def nearly_tied(count: int, width: int, gaps: np.ndarray, seed: int, power: int 
         away /= np.linalg.norm(away, power, axis=1, keepdims=True)
         rows.append(query + rng.permutation(away))
     return np.concatenate(rows).astype(np.float32), queries.astype(np.float32)
+
+
+def test_a_mapped_row_is_off_by_its_blur_at_most_in_the_metric_of_the_model() -> None:
+    """All coordinates but one have the same quotient, and lose the same: their sum is sqrt(p) times their length."""
+    signs = np.where(np.random.default_rng(0).normal(size=(1, 784)) > 0, 1.0, -1.0)
+    row = (signs * np.where(np.arange(784) == 0, 1071.0, 536.0)).astype(np.float32)  # 536 / 1071 loses nearly u
+    for metric, order in (("euclidean", 2), ("manhattan", 1)):
+        space, _ = make_space(row * 1e-3, [Step("normalize", np.array(np.inf), np.array(0.0))], metric)
+        z, blur = (each.numpy() for each in enter(space, row))
+        off = np.linalg.norm(z[0].astype(np.float64) - space.enter(row)[0], order)
+        assert 0.01 * blur[0] < off < blur[0] - space.tied
 
 
 def test_no_order_of_addition_is_off_by_half_the_gap() -> None:
