@@ -96,6 +96,7 @@ def write_reports(arguments: argparse.Namespace, report: FleetReport, make_page:
     Raises:
         UsageError: a file cannot be written.
     """
+    failed = []  # the other files are written all the same: one of them may be needed for --retry-from
     for path in arguments.report:
         try:
             if path.suffix == ".json":
@@ -105,9 +106,11 @@ def write_reports(arguments: argparse.Namespace, report: FleetReport, make_page:
             else:
                 write_html(path, make_page())
         except OSError as error:
-            raise unwritten(f"--report {path}", error) from None
+            failed.append(unwritten(f"--report {path}", error))
         except json_codec.TooLarge as error:
-            raise UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html") from None
+            failed.append(UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html"))
+    if failed:
+        raise failed[0]
 
 
 def model_file(path: Path, hint: str = "knnkit build") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from support.simulation import make_package
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import ReleaseRef
 from knnkit.commands import _output, _selection, deploy, status
+from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.render.page import Page
 
 
 def asked(name: str, version: str, sequence: int, model: str = "fruit") -> DeviceReport:
@@ -90,3 +93,16 @@ def test_a_report_of_another_release_is_told(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().err
     assert f"r.json is a report of fruit 1.0.0 ({old.digest[:12]}), which its other devices keep" in said
     assert said.endswith(f"; this deploys fruit 1.1.0 ({new.digest[:12]})\n")
+
+
+def test_a_report_that_cannot_be_written_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(_output, "write_html", full)
+    files = [tmp_path / "r.html", tmp_path / "r.json"]
+    report, page = FleetReport("deploy", 0.0, 1.0, ()), lambda: Page("", "", "", ())
+    with pytest.raises(UsageError, match=f"--report {files[0]}: No space left") as caught:
+        _output.write_reports(argparse.Namespace(report=files), report, page)
+    assert "df -h" in caught.value.hint
+    assert _output.read_report(files[1]) == report
