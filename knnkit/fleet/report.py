@@ -93,6 +93,12 @@ class DeviceReport:
         return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
+    def failed(self) -> bool:
+        """Whether it counts against the failure budget: it failed, went back, or was lost while it switched."""
+        lost = self.outcome is Outcome.UNREACHABLE and any(step.name == "activate" for step in self.steps)
+        return lost or self.outcome in FAILURES
+
+    @property
     def word(self) -> str:
         """The outcome as text for people. A rollback has the outcome COMMITTED, but the text "rolled back to …"."""
         steps = {step.name for step in self.steps}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from knnkit.fleet.report import FAILURES, DeviceReport, Outcome
+from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.targets import Target
 
 
@@ -63,7 +63,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
     `done` are the reports of finished devices, `budget` is how many may fail. `proving`: this is the first of several
     waves, in which none may fail.
     """
-    failed = [report for report in done if report.outcome in FAILURES]
+    failed = [report for report in done if report.failed]
     if proving and failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         return f"{failed[0].name}{more} failed in the first wave"

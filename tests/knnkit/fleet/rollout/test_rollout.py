@@ -182,6 +182,22 @@ def test_unreachable_devices_spend_nothing(package: Package) -> None:
     assert report.exit_code == 3
 
 
+def test_a_device_that_is_lost_while_it_switches_stops_the_rollout(package: Package) -> None:
+    """The release may have hung it."""
+    fleet = Fleet(names(10), package, running=OLD)
+
+    def hang(name: str, command: str) -> None:
+        if (name, command) == ("d0001", "install"):
+            fleet.boards[name].faults |= {"cut-after-install", "unreachable"}
+
+    fleet.on_command = hang
+    report = deploy(fleet, rules=Rules((2, "100%"), max_failures=5))
+    assert outcomes(report)["d0001"] == "unreachable"
+    assert report.stopped == "d0001 failed in the first wave"
+    assert how_many(report, Outcome.SKIPPED) == 8
+    assert report.exit_code == 3
+
+
 def test_what_no_wave_takes_is_skipped_and_says_so(package: Package) -> None:
     fleet = Fleet(names(4), package, running=OLD)
     report = deploy(fleet, fleet.targets(canary=("d0000",)), Rules(("canary",)))
