@@ -85,6 +85,7 @@ class BadCells:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
         self.features, self.filled = 0, Counter[str]()
         self._targets, self.not_between, self._given = targets, set[str](), given
+        self._built = bool(given.get("known"))  # the model's table is there: `given` is made from it
         self._lines: dict[str, set[int]] = {}
         self._first: list[_Bad] = []
         self._counts: dict[str, Counter[str]] = {}
@@ -103,7 +104,7 @@ class BadCells:
             texts = self._texts.setdefault(name, Counter())
             if cell in texts or len(texts) <= _FEW:
                 texts[cell] += 1
-        if (kind != EMPTY or name in self._targets) and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
+        if (kind != EMPTY or name in self._targets or self._built) and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
             lines.add(place)
         if len(self._first) < _SHOWN or (place, index) < self._first[-1][:2]:
             self._first = sorted([*self._first, (place, index, name, said, hint, sign)])[:_SHOWN]
@@ -187,6 +188,8 @@ class BadCells:
         if self._source in IN_MEMORY and (named := [name for name in self._texts if self._has_commas(name)]):
             how = "pandas.read_csv(FILE, decimal=',', na_values=['-']) reads them" if self._source == FRAME else ""
             return f"write decimal points in {', '.join(map(short, named))}" + f"; {how}" * bool(how)
+        if self._built:
+            return self._correct(list(self._counts))
         for name in self.text_columns():
             if name in self._targets:
                 key = "labels={!r} instead of targets=" if self._source in IN_MEMORY else "label: {} instead of target:"

@@ -46,7 +46,8 @@ class Policy:
     thousands: str = ""  # separator of thousands in numbers, such as "."; "": none
     #: words that stand for a missing cell, in addition to the words that every model knows.
     missing_words: tuple[str, ...] = MISSING_WORDS
-    #: column -> texts that are categories, even if they are words for a missing cell.
+    #: column of the model's table -> its categories, which are values even if they are words for a missing cell; {}:
+    #: there is no table yet.
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()  # further label columns, which are text
     targets: tuple[str, ...] = ()  # columns of numbers to predict; readers take the first of them as the label column

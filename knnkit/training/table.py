@@ -217,7 +217,7 @@ def policy_for(table: Table) -> Policy:
         column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant" for column in used
     }
     categories = {column.name: column.encoding for column in used if column.encoding != "number"}
-    known = {column.name: column.categories for column in used if column.encoding != "number"}
+    known = {column.name: column.categories for column in used}
     return Policy((), missing, categories, table.unknown_category, table.thousands, table.missing_words, known)
 
 

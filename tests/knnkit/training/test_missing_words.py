@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,20 @@ def test_a_listed_category_is_a_value_in_further_rows_too(tmp_path: Path) -> Non
     data = "{file: train.csv, label: kind, categories: {soil: [NA, EU]}}"
     found = source.load(parse.parse(f"model: {{name: m, data: {data}, test: 0}}", base=tmp_path).builds()[0])
     assert found.read(file, ["kind"]).rows.tolist() == found.training.rows.tolist()
+
+
+def test_a_missing_cell_that_the_model_refuses_leads_to_rows_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint gave keys made from the model, which would have changed those of deploy.yaml."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.csv", PLAIN)
+    write(tmp_path / "more.csv", [*PLAIN[:3], ",sand,a", *PLAIN[3:]])
+    data = "{file: train.csv, label: kind, missing: {size: drop, soil: median}, categories: one-hot}"
+    found = source.load(parse.parse(f"model: {{name: m, data: {data}, test: 0}}", base=tmp_path).builds()[0])
+    with pytest.raises(DataError, match="line 5, column 'size': the cell is empty") as caught:
+        found.read(Path("more.csv"), ["kind"])
+    said, _, command = caught.value.hint.partition(": ")
+    assert said == "correct the cells of 'size', or leave out their lines"
+    subprocess.run(command, shell=True, check=True)
+    assert found.read(Path("more-clean.csv"), ["kind"]).rows.tolist() == found.training.rows.tolist()
