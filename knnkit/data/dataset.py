@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolment.enrolled import WHOLE, text_of, without_fraction
+from device_agent.shared.enrolment.enrolled import WHOLE, label_of, text_of, without_fraction
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from device_agent.shared.tabular.csv_dialect import short
@@ -271,6 +271,12 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     for text in plain:
         require_label(text, f"{source}: row {texts.index(text)}")
     return np.array([plain[text] if plain[text] in plain else text for text in texts])
+
+
+def spelt_as(labels: NDArray[Any], classes: Sequence[int | str]) -> NDArray[Any]:
+    """Returns (n,) labels as `classes` spell them: 2 as `2.0`, if one file has `1.5` and the other has not."""
+    meant = {label: label_of(str(label), classes) for label in dict.fromkeys(labels.tolist())}
+    return np.array([label if meant[label] is None else meant[label] for label in labels.tolist()])
 
 
 def by_text(labels: Sequence[int | str], values: Iterable[Value]) -> dict[str, Value]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from device_agent.shared.protocol.constants import counted
 from device_agent.shared.queries import answers_by_name, as_array, as_numbers, column_names, is_gap
 from knnkit.data import precision
-from knnkit.data.dataset import Dataset, by_text, dataset, label_array, require_distinct
+from knnkit.data.dataset import Dataset, by_text, dataset, label_array, require_distinct, spelt_as
 from knnkit.errors import DataError
 
 #: The class of every row of a regression.
@@ -91,7 +91,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
     classes, codes = list[tuple[int | str, ...]](), []
     for place, (name, labels) in enumerate(zip(names, columns)):
         own = known[place] if known else tuple(np.unique(labels).tolist())
-        places = by_text(own, range(len(own)))
+        places, labels = by_text(own, range(len(own))), spelt_as(labels, own)
         new = next((label for label in labels.tolist() if str(label) not in places), None)
         if new is not None:
             said = f"{rows.source}: the column {name!r} has a label that no training row has: {new!r}"

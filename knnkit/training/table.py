@@ -29,7 +29,7 @@ from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
 from knnkit.data.bad_cells import as_map, as_yaml, in_data, quoted
 from knnkit.data.columns import Wanted, require_features
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, spelt_as
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
@@ -124,7 +124,8 @@ def _read(
         said = f"{file}: the model answers {counted(count, 'column')} for a row, not {named}"
         raise DataError(said, hint=f"name {count} of its columns")
     if like.targets is None:
-        return files.load(file, answers[0], features, policy, wide=wide)
+        found = files.load(file, answers[0], features, policy, wide=wide)
+        return replace(found, labels=spelt_as(found.labels, np.unique(like.labels).tolist()))
     policy = policy.for_answers(answers, are_labels=bool(like.target_classes))
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:

@@ -150,3 +150,20 @@ def test_a_missing_cell_that_the_model_refuses_leads_to_rows_without_it(
     assert said == "correct the cells of 'size', or leave out their lines"
     subprocess.run(command, shell=True, check=True)
     assert found.read(Path("more-clean.csv"), ["kind"]).rows.tolist() == found.training.rows.tolist()
+
+
+@pytest.mark.parametrize("label", ["kind", "[kind, soil]"])
+def test_labels_of_another_file_are_those_of_training(label: str, tmp_path: Path) -> None:
+    """Without 1.5 among its labels, a file of `2.0` and `3.0` holds the whole numbers 2 and 3."""
+    write(tmp_path / "train.csv", [f"{n},sand,{(1.5, 2.0, 3.0)[n % 3]}" for n in range(9)])
+    write(tmp_path / "test.csv", ["0,sand,2.0", "1,sand,3.0"])
+    data = f"{{file: train.csv, label: {label}, features: [size]}}"
+    text = f"model: {{name: m, data: {data}, test: {{file: test.csv}}}}"
+    found = source.load(parse.parse(text, base=tmp_path).builds()[0])
+    more = found.read(tmp_path / "test.csv", ["kind", "soil"][: 1 + (label != "kind")])
+    for rows in (found.held_out, more):
+        assert rows is not None
+        if rows.targets is None:
+            assert rows.labels.tolist() == ["2.0", "3.0"]
+        else:
+            assert rows.targets[:, 0].tolist() == [1.0, 2.0]
