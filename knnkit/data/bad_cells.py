@@ -104,7 +104,8 @@ class BadCells:
             texts = self._texts.setdefault(name, Counter())
             if cell in texts or len(texts) <= _FEW:
                 texts[cell] += 1
-        if (kind != EMPTY or name in self._targets or self._built) and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
+        may_be_cut, lines = kind != EMPTY or name in self._targets or self._built, self._lines.setdefault(name, set())
+        if may_be_cut and len(lines) <= _MAX_CUT:
             lines.add(place)
         if len(self._first) < _SHOWN or (place, index) < self._first[-1][:2]:
             self._first = sorted([*self._first, (place, index, name, said, hint, sign)])[:_SHOWN]

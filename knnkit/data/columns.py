@@ -180,16 +180,16 @@ def header_in_comment(block: bytes, header: list[str], separator: str) -> list[s
     return [*map(str.strip, names)] if is_row and len(names) == len(header) > 1 else header
 
 
-def names_the_row(cells: Sequence[str], labels: Sequence[int], separator: str) -> bool:
-    """Whether the first cell of a line names the row, as R writes it without a name in the header.
+def names_the_row(cells: Sequence[str], row: int, labels: Sequence[int], separator: str) -> bool:
+    """Whether the first cell of row number `row` names the row, as R writes it without a name in the header.
 
-    The line has one cell more than the header; `labels` are the places of labels in the header.
+    The row has one cell more than the header; `labels` are the places of labels in the header.
     """
 
     def fits(cells: Sequence[str]) -> bool:
         return all(is_number(cell, separator) for place, cell in enumerate(cells) if place not in labels)
 
-    return fits(cells[1:]) and (cells[0].strip() in ("0", "1") or not fits(cells[:-1]))
+    return fits(cells[1:]) and (cells[0].strip() == str(row) or not fits(cells[:-1]))
 
 
 def _plain(name: str) -> str:

@@ -207,7 +207,7 @@ class _CsvFile:
     def _with_names(self, more: int) -> str:
         """Returns a command that adds `more` column names to the header; "" if `more` is not positive."""
         line, start, separator = self._start
-        if more == 1 and names_the_row(self._odd, self._at_labels, separator):
+        if more == 1 and names_the_row(self._odd, self._widths.total(), self._at_labels, separator):
             return f"name the column of row names, too: {self._sed(f'{line}s/^/row{separator}/')}"
         names = separator.join(f"more_{place}" for place in range(1, more + 1))
         ends = start.rstrip("\r ").endswith(separator)
@@ -278,7 +278,7 @@ class _CsvFile:
             fields = csv_dialect.without_tail(fields, self._columns.count)
             if len(fields) != self._columns.count:
                 self._widths[len(fields)] += 1
-                self._odd = self._odd or fields
+                self._odd = fields
                 said = f"the header has {self._columns.count} cells, this line {len(fields)}"
                 self.bad.add_line(line, SHAPE, f"{said}; a cell that contains the separator must be in quotes")
                 continue

@@ -14,7 +14,7 @@ import numpy as np
 from device_agent.shared.console.lists import listed
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
-from knnkit.data.dataset import Dataset, by_text
+from knnkit.data.dataset import Dataset, spelt_as
 from knnkit.errors import DataError
 from knnkit.model.combinations import require_answerable
 from knnkit.model.reference.enrolment import Enrolment
@@ -71,7 +71,6 @@ class Fitted:
             key = "label: [a, b]" if self.enrolment.target_classes else "target: y"
             hint = f"test: {{file: test.csv, {key}}}" if held_out.targets is None else "test: {file: test.csv}"
             raise DataError(f"{held_out.source}: classifiers need labels, regressions need targets", hint=hint)
-        known = by_text(self.enrolment.classes, self.enrolment.classes)
-        labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
+        labels = spelt_as(held_out.labels, self.enrolment.classes)
         rows = held_out.rows.astype(row_type(self.enrolment.space.origin), copy=False)
-        return replace(held_out, rows=rows, labels=np.array(labels))
+        return replace(held_out, rows=rows, labels=labels)
