@@ -90,6 +90,8 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
         return rows
     coder = Coder(table, row_type(info.origin))
     matrix = cell_matrix(coder.names, rows, BadInput)
+    if not len(matrix):
+        return np.empty((0, info.n_features))
     found = np.zeros(matrix.shape)
     for place, column in enumerate(table.columns):
         if column.encoding != UNUSED:

@@ -92,6 +92,7 @@ def test_frames_get_the_answers_of_the_host(exported: Any, runtime: str) -> None
             assert found == expected, (form, kind)
             outcomes.add(found == "refused")
     assert False in outcomes
+    assert host.predict(frame[:0]).shape == device.predict(frame[:0]).shape == (0,)
 
 
 def test_features_encoded_before_stay_features(tmp_path: Path) -> None:
