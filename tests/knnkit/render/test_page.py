@@ -133,6 +133,7 @@ def test_of_very_many_classes_the_commonest_mistakes_are_listed() -> None:
     assert "class 99 unknown 99 66.44 %" in text, "99 of 149 rows"
     assert "class 80 class 81 80 61.54 %" in text
     assert "class 79 class 80" not in text
+    assert "The worst class first (25 of 100): Class Recall" in text
     assert "79 more pairs of classes are mixed up" in text
 
 
