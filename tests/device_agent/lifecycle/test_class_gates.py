@@ -81,6 +81,17 @@ def test_rows_of_ones_own_need_not_hold_every_class(device: Device, releases: Re
     assert told.code == 0, told.out
 
 
+def test_rows_of_ones_own_count_alike_in_the_accuracy(device: Device, releases: Releases, tmp_path: Path) -> None:
+    commit(device, releases.variant("iris", tmp_path / "a", gates=Gates()))
+    golden = Golden.from_bytes((releases["iris"] / constants.GOLDEN_FILE).read_bytes())
+    wrong = np.flatnonzero(golden.label != golden.truth)
+    chosen = [*wrong[:1], *np.flatnonzero(golden.truth == 0)[:3]]
+    few = {name: part[chosen] for name, part in vars(golden).items() if isinstance(part, np.ndarray)}
+    own = Golden(metric=golden.metric, **few).to_bytes()
+    proof = json_codec.loads(Certificate, device.run("check", "--json", "--golden", "-", input=own).out.encode())
+    assert (len(wrong) > 0, proof.accuracy) == (True, 0.75)
+
+
 @pytest.mark.parametrize("command", ["check", "compare"])
 def test_a_golden_set_that_does_not_fit_is_named(
     command: str, device: Device, releases: Releases, tmp_path: Path
