@@ -196,8 +196,27 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
         return None
     if not found.keys() >= set(features) or (exact and len(found) > len(features)):
         return None
-    table: NDArray[Any] = np.stack([as_array(found[name], object) for name in features], 1)
+    table: NDArray[Any] = np.stack([column_cells(found[name]) for name in features], 1)
     return table
+
+
+def column_cells(column: Any) -> NDArray[Any]:
+    """Returns the (n,) cells of one column of a frame, as objects; 0.1 in float32 stays a number of float32.
+
+    Raises:
+        TypeError: the column is not one of cells.
+    """
+    cells = as_array(column)
+    if cells.dtype in (np.float16, np.float32):
+        values = list(cells)
+    elif hasattr(column, "to_pylist"):  # as an array, Arrow gives a missing cell the last value of a dictionary
+        values = column.to_pylist()
+    else:
+        return as_array(column, object)
+    found = np.empty(len(values), object)
+    for place, value in enumerate(values):  # a value may be a list
+        found[place] = value
+    return found
 
 
 def twice_named(named: Sequence[str], features: Sequence[str]) -> str | None:

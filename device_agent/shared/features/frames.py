@@ -21,6 +21,7 @@ from device_agent.shared.queries import (
     as_array,
     as_numbers,
     cell_problem,
+    column_cells,
     column_names,
     elements,
     is_gap,
@@ -63,7 +64,7 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
         elif isinstance(rows, list):
             matrix = as_array([[row.get(name) for name in names] for row in rows], object)
         else:  # column by column: in one array, polars and Arrow make truth values numbers
-            matrix = np.stack([as_array(rows[name], object) for name in names], 1)
+            matrix = np.stack([column_cells(rows[name]) for name in names], 1)
     except (TypeError, ValueError) as problem:
         said, hint = not_numbers(rows, problem)
         raise error(f"{source}{said}", hint=hint) from None

@@ -86,6 +86,18 @@ def test_truth_values_beside_numbers_are_categories_in_each_frame(kind: Any) -> 
     assert encoded(info, frame).tolist() == features_of(model, frame).rows.tolist() == expected
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pyarrow.table])
+def test_a_missing_or_narrow_cell_of_a_frame_is_that_of_training(kind: Any) -> None:
+    soil = pl.Series(["sand", "clay", None, "clay"]).cast(pl.Categorical)
+    frame = pl.DataFrame({"x": [0.5, 1.5, 2.5, 3.5], "soil": soil, "n": pl.Series([0.1, 0.2] * 2, dtype=pl.Float32)})
+    frame = frame if kind is pl.DataFrame else frame.to_pandas() if kind is pd.DataFrame else frame.to_arrow()
+    data = {"missing": "constant", "categories": {"soil": "one-hot", "n": "one-hot"}}
+    model = knnkit.TfKNN(frame, 1, labels=["a", "b", "a", "b"], data=data).fitted
+    info: Any = SimpleNamespace(table=model.table, origin=None, feature_names=model.enrolment.feature_names)
+    expected = [[0.5, 0, 1, 0, 1, 0, 0], [1.5, 1, 0, 0, 0, 1, 0], [2.5, 0, 0, 1, 1, 0, 0], [3.5, 1, 0, 0, 0, 1, 0]]
+    assert encoded(info, frame).tolist() == features_of(model, frame).rows.tolist() == expected
+
+
 def test_a_category_is_listed_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="categories: 'small' is listed twice"):
         load(tmp_path, {"train.csv": ["small", "large"]}, "[small, small, large]")
