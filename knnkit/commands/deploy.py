@@ -139,15 +139,17 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
+    usual = "--waves 25%,100%"
     try:
         if arguments.waves is not None:
             words = [word.strip() for word in arguments.waves.split(",")]
             waves = tuple(int(w) if _is_count(w) else w if constants.is_name(w) else parse_amount(w) for w in words)
+        usual = "--max-failures 1"
         if arguments.max_failures is not None:
             text = arguments.max_failures
             failures = int(text) if _is_count(text) else parse_amount(text)
     except ValueError as error:
-        raise UsageError(str(error), hint="--waves canary,25%,100% --max-failures 1") from None
+        raise UsageError(f"{usual.partition(' ')[0]}: {error}", hint=usual) from None
     back = arguments.rollback_succeeded or (config is not None and config.rollout.on_failure == "roll_back")
     return Rules(waves, failures, "roll_back" if back else "stop")
 

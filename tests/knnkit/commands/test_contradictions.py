@@ -136,3 +136,14 @@ def test_a_deploy_goes_on_only_with_the_report_of_a_deploy(
     assert cli.main(["deploy", "--target", "a", "--retry-from", "r.json"]) == 2
     assert f"r.json is a report of {command!r}, which deploys nothing" in capsys.readouterr().err
     assert cli.main(["status", "--target", "a", "--retry-from", "r.json"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--waves", "--max-failures"])
+def test_an_amount_that_is_none_is_answered_with_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["deploy", "--release", "nowhere", "--target", "local"]
+    assert cli.main([*words, f"{option}=-1"]) == 2
+    said, typed = capsys.readouterr().err.split("\n  try: ")
+    assert said.startswith(f"knnkit: {option}: '-1' is neither")
+    assert typed.split()[0] == option
+    assert cli.main([*words, *typed.split()]) == 2
+    assert "nowhere" in capsys.readouterr().err, "the next thing that is wrong"
