@@ -122,7 +122,7 @@ def _read(
     if len(answers) != count:
         named = f"{len(answers)} ({', '.join(answers)})"
         said = f"{file}: the model answers {counted(count, 'column')} for a row, not {named}"
-        raise DataError(said, hint=f"name {count} of its columns")
+        raise DataError(said, hint=f"name {count} of its columns", flags="leave --label out")
     if like.targets is None:
         found = files.load(file, answers[0], features, policy, wide=wide)
         return replace(found, labels=spelt_as(found.labels, np.unique(like.labels).tolist()))
