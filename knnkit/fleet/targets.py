@@ -20,6 +20,10 @@ from knnkit.config.parse import Config, TargetConfig, split_address
 from knnkit.errors import UsageError
 from knnkit.transport.address import Address, Typed
 
+_OWN_ROLLBACK = re.compile(
+    r"(?:'[^']*python'|[^\s'`]*python) -m device_agent rollback(?: --root (?:'[^']*'|[^\s'`;]+))?"
+)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -46,7 +50,11 @@ class Target:
         return f"--target {self.typed.words(logs_in=True) if self.typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
-        """Returns a hint with `--target HOST` and `--target THIS_DEVICE` replaced by the options for this device."""
+        """Returns a hint with `--target HOST` and `--target THIS_DEVICE` replaced by the options for this device.
+
+        The agent's own `rollback`, which would have to be typed on the device, becomes that of knnkit.
+        """
+        hint = _OWN_ROLLBACK.sub("knnkit rollback --target HOST", hint)
         return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 

@@ -135,6 +135,20 @@ def test_a_hint_selects_this_machine_as_its_user_did() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        "python -m device_agent rollback",
+        "/srv/k/venv/bin/python -m device_agent rollback --root /srv/k",
+        "'/a b/venv/bin/python' -m device_agent rollback --root '/a b'",
+    ],
+)
+def test_a_rollback_that_the_agent_proposes_is_typed_here(own: str) -> None:
+    lead = select(FILE, named=["one"], overrides=Overrides())[0].lead
+    assert lead(f"wait, or: {own}; ask Ann") == "wait, or: knnkit rollback --target one; ask Ann"
+    assert lead("python -m device_agent status") == "python -m device_agent status"
+
+
 def test_nobody_is_selected_without_a_file_or_a_target() -> None:
     with pytest.raises(UsageError, match="no device is named"):
         select(None)
