@@ -54,6 +54,9 @@ def read(
     columns = (answers,) if isinstance(answers, str) else tuple(targets) if several else ()
     if keys is None and not columns:
         return of_arrays(rows, labels, targets, column_names(rows) if names is None else names), None
+    if names is not None:
+        hint = "rename the columns of the frame, or give an array of labels, without data="
+        raise DataError("feature_names does not go with data=, or answers that are a column", hint=hint)
     if answers is None:
         hint = "labels='COLUMN', or an array of labels; targets= for a regression"
         raise DataError("a frame with data= has no labels", hint=hint)

@@ -236,6 +236,13 @@ def test_targets_of_a_frame_that_cannot_be_used_are_named(targets: Any, data: An
     assert hint in caught.value.hint
 
 
+def test_names_beside_a_frame_s_own_are_refused() -> None:
+    for how in ({"labels": "island"}, {"labels": SPECIES, "data": POLICY}, {"targets": ["body_mass_g"]}):
+        with pytest.raises(DataError, match="feature_names does not go with data=") as caught:
+            knnkit.TfKNN(FRAME, 3, feature_names=["a", "b"], **how)
+        assert "rename the columns" in caught.value.hint
+
+
 def test_a_target_of_lists_is_refused() -> None:
     frame = pl.DataFrame({"x": [0.0, 1.0], "both": [[0.0, 1.0], [1.0, 0.0]]})
     with pytest.raises(DataError, match="the target 'both' is a column of lists"):
