@@ -12,7 +12,7 @@ def lines(figures: Figures, how: str = "", most: int = 10, accuracy: float | Non
     """Returns figures as lines: overall, then the `most` worst classes. `how`: text about the split; "": not shown.
 
     `accuracy` is that of a certificate. If it differs from the one in `figures`, golden rows were drawn by class, and
-    say nothing about precision.
+    say nothing about precision and coverage.
     """
     low, high = figures.interval
     rows = count(figures.rows, "held-out row")
@@ -28,7 +28,8 @@ def lines(figures: Figures, how: str = "", most: int = 10, accuracy: float | Non
         found = [f"accuracy {percent(accuracy)} on {rows}; balanced accuracy {percent(figures.balanced_accuracy)}"]
     if figures.answered < figures.rows:
         right = "" if figures.answered_accuracy is None else f", {percent(figures.answered_accuracy)} of them right"
-        found.append(f"answered {figures.answered:,} of {figures.rows:,} rows ({percent(figures.coverage)}){right}")
+        shares = "" if by_class else f" ({percent(figures.coverage)}){right}"
+        found.append(f"answered {figures.answered:,} of {figures.rows:,} rows{shares}")
     for each in figures.classes[:most]:
         recall = f"recall {percent(each.recall)} ({each.right:,} of {count(each.support, 'row')})"
         precision = f", precision {percent(each.precision)}" if each.answered and not by_class else ""
