@@ -18,8 +18,8 @@ def _tune(parser: argparse.ArgumentParser) -> None:
         "--by",
         choices=("leave-one-out", "split"),
         help="leave-one-out: find the neighbours of each training row among the others (of other groups, if "
-        "deploy.yaml splits by group); split: measure on the held-out rows (default: split if deploy.yaml splits by "
-        "group or time, else leave-one-out)",
+        "deploy.yaml splits by group); split: measure on the held-out rows (default: split for windows, and if "
+        "deploy.yaml splits by group or time; else leave-one-out)",
     )
     parser.add_argument(
         "--score",
