@@ -46,15 +46,15 @@ def own_public_keys(config: Config | None) -> list[Path]:
     return list(config.signing.trusted) or ([own] if own.exists() else [])
 
 
-def require_config(config: Config | None, what: str) -> Config:
-    """Returns `config` if it is not None; `what` is the start of the error message.
+def require_config(config: Config | None, what: str, hint: str = "knnkit init, or name one with -c") -> Config:
+    """Returns `config` if it is not None; `what` is the start of the error message, `hint` its hint without a file.
 
     Raises:
         ConfigError: there is no configuration.
     """
     if config is None:
         near = Path(FILE_NAME).with_suffix(".yml")
-        hint = f"-c {near}" if near.exists() else "knnkit init, or name one with -c"
+        hint = f"-c {near}" if near.exists() else hint
         raise ConfigError(f"{what}: there is no deploy.yaml here", hint=hint)
     return config
 
@@ -68,7 +68,8 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
     """
     if arguments.signing_key:
         return signing.load_signer(arguments.signing_key)
-    config = require_config(load_config(arguments), "no --signing-key")
+    hint = "--signing-key PEM, the private key of a key that the devices trust, or -c FILE"
+    config = require_config(load_config(arguments), "no --signing-key", hint)
     with line_in_errors(config):
         return signing.load_signer(config.signing.key)
 

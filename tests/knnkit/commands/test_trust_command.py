@@ -125,7 +125,7 @@ def test_an_order_holds_no_secret(old: keys.KeyPair, new: keys.KeyPair) -> None:
         (("pi@board", "--keys"), "HOST is only for host keys"),
         (("--rotate", "new.pem"), "nobody receives this order"),
         (("--apply", "order.json"), "nobody receives this order"),
-        (("--rotate", "new.pem", "--out", "x"), "no --signing-key"),
+        (("--rotate", "new.pem", "--out", "x"), "deploy.yaml here\n  try: --signing-key PEM"),
         (("--apply", "nowhere.json", "--target", "local"), "cannot read the signed order in nowhere.json"),
         (("--show", "nowhere.pub"), "cannot read the key nowhere.pub"),
         (("--revoke", "nowhere", "--signing-key", "old.pem", "--out", "x"), "cannot read the key nowhere"),
