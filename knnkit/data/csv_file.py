@@ -342,9 +342,9 @@ def open_text(file: Path) -> IO[Any]:
 
 
 def text_blocks(stream: IO[Any]) -> Iterator[bytes]:
-    """Yields blocks of complete lines of an open text or binary file, as UTF-8 with a newline after each line."""
+    """Yields blocks of complete lines (LF, CRLF, CR, or CRCRLF as of Windows), as UTF-8 with a newline after each."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found
         if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            block = block.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         yield block if block.endswith(b"\n") else block + b"\n"

@@ -71,6 +71,19 @@ def test_the_same_windows_however_they_are_labelled_and_stored(folder: Path, tmp
     assert together.beside.tolist() == by_column.beside.tolist()
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r\r\n", "\r"])
+def test_windows_do_not_depend_on_the_ends_of_lines(end: str, tmp_path: Path) -> None:
+    lines = ["t,ax,ay,az,activity", *(f"{row / 50},1,2,{row},a" for row in range(9000))]
+    found = []
+    for name, way in (("plain.csv", "\n"), ("other.csv", end)):
+        (tmp_path / name).write_bytes("".join(f"{line}{way}" for line in lines).encode())
+        cut = recordings.load([tmp_path / name], WINDOW, COLUMN)
+        assert cut.windows.ids is not None
+        found.append((cut.windows.rows.tolist(), [text.partition(" ")[2] for text in cut.windows.ids.tolist()]))
+        assert not cut.warnings
+    assert found[0] == found[1]
+
+
 def test_a_window_of_two_labels_is_left_out(tmp_path: Path) -> None:
     rows = [f"{row / 50},1,2,{row},{'ab'[row >= 40]}" for row in range(100)]
     (tmp_path / "r.csv").write_text("\n".join(["t,ax,ay,az,activity", *rows]) + "\n")
