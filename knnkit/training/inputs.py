@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.embedding import picture
 from device_agent.shared.embedding.decode import to_json
 from device_agent.shared.embedding.files import read_array, read_file
 from device_agent.shared.file_hints import with_file
@@ -40,7 +41,8 @@ _LEAST_GOLDEN = 10
 #: Rows of the last inputs: a command may read its training and test inputs more than once.
 _EMBEDDED: dict[tuple[str, bytes], Embedded] = {}
 _REMEMBERED = 4
-_FIRST = np.arange(1)
+#: Inputs whose sizes are looked at.
+_SAMPLE = 8
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,17 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns the largest number of golden rows that fit a release, by the size of the first of the raw `rows`."""
-        first = next(self._raw(rows.take(_FIRST)), None)
-        size = 1 if first is None else max(1, first.nbytes)
-        return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))
+        """Returns the largest number of golden rows that fit a release, by the mean size of some of the raw `rows`."""
+        some = np.unique(np.linspace(0, len(rows.rows) - 1, _SAMPLE).astype(int))
+        sizes = [values.nbytes for values in self._raw(rows.take(some))]
+        return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES * len(sizes) // max(1, sum(sizes))))
 
     def _raw(self, rows: Dataset) -> Iterator[NDArray[Any]]:
         if rows.raw is not None:
             yield from rows.raw.rows
         elif rows.ids is not None:
-            yield from (self._array(self.paths[name]) for name in rows.ids.tolist())
+            for values in (self._array(self.paths[name]) for name in rows.ids.tolist()):
+                yield values if self.input.image is None else picture.shrunk(values, self.input.image)
 
     def _array(self, path: Path) -> NDArray[Any]:
         found, sound = _read(lambda path: read_array(path, self.input), path), self.input.audio

@@ -96,6 +96,16 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     return np.asarray((found - mean) / std, np.float32)
 
 
+def shrunk(pixels: NDArray[Any], image: Image) -> NDArray[Any]:
+    """Returns pixels of which `prepare` makes the same numbers: resized if that takes fewer bytes, else unchanged."""
+    if pixels.ndim not in (2, 3) or pixels.shape[:2] == image.size or image.resize == "none":
+        return pixels
+    wide = pixels.reshape(*pixels.shape[:2], -1)
+    found = _with_channels(_resized(wide, image.size, image.resize == "nearest"), image.channels)
+    dark = max(image.std) > 1.0 >= found.max()  # `_require_scale` would take it for fractions up to 1
+    return pixels if dark or found.nbytes >= pixels.nbytes else found
+
+
 def _require_scale(pixels: NDArray[Any], std: float) -> None:
     """Raises BadInput for fractions up to 1 if `std` is above 1, and for pixels above 2 if `std` is below 1."""
     peak = max(float(pixels.max()), -float(pixels.min()))  # without a copy of the pixels

@@ -12,6 +12,7 @@ from support import stages
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.input_info import Audio, Input
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.config import parse
 from knnkit.data.dataset import dataset
@@ -175,3 +176,14 @@ def test_sounds_are_named_that_are_short_or_junk_or_not_read(tmp_path: Path) -> 
         with pytest.raises(DataError) as caught:
             load_rows(build(tmp_path, "{files: '*/*.wav'}"))
         assert caught.value.hint.endswith(f"rm {junk}")
+
+
+def test_golden_sounds_of_many_lengths_fit_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one was taken for the length of all."""
+    monkeypatch.setattr(inputs, "GOLDEN_BYTES", 12 * 20_000)
+    (tmp_path / "a").mkdir()
+    for number in range(10):
+        np.save(tmp_path / "a" / f"{number}.npy", np.ones(10_000 if number else 16, np.int16))
+    raw = list_files([tmp_path / "*" / "*.npy"], "label", None, None)
+    made = Embedder(Input(audio=Audio(8_000)), {}, dict(zip(raw.names, raw.paths)))
+    assert made.most_golden(raw.dataset()) == 13

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from device_agent.shared.embedding.parsers import InputCsvParser
-from device_agent.shared.embedding.picture import MAX_PIXELS, prepare, read_file
+from device_agent.shared.embedding.picture import MAX_PIXELS, prepare, read_file, shrunk
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Image, Input
 
@@ -181,3 +181,15 @@ def test_a_picture_on_standard_input_leads_to_the_option_that_reads_it() -> None
         InputCsvParser(chain)
     assert caught.value.hint.startswith("--input a.png reads a file")
     assert ".wav" not in caught.value.hint
+
+
+@pytest.mark.parametrize("shape", [(90, 70, 3), (90, 70, 4), (90, 70, 1), (90, 70), (9, 7, 3), (12, 10, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_shrunk_picture_becomes_the_same_numbers(shape: tuple[int, ...], channels: int) -> None:
+    how = Image((12, 10), channels)
+    for light in (1, 2, 256):
+        pixels = np.random.default_rng(light).integers(0, light, shape).astype(np.uint8)
+        small = shrunk(pixels, how)
+        assert np.array_equal(prepare(small, how), prepare(pixels, how))
+        assert small.nbytes <= pixels.nbytes
+        assert (small.nbytes == pixels.nbytes) == (shape[0] < 90 or light < 3)
