@@ -184,6 +184,8 @@ def _packages(
 def _ensure(build: Build) -> Path:
     """Returns the directory of a release; builds it if its inputs changed and its signing key is here."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
+        said = f"{build.release.dir} is deployed as it is, because its signing key, {build.signing.key}, is not here"
+        print(f"knnkit: {said}", file=sys.stderr)
         return build.release.dir
     with _output.building(build.model.name, up_to_date.version_again(build.release.dir, build)) as step:
         made = builder.ensure_release(build, signing.load_signer(build.signing.key), step=step)

@@ -283,6 +283,9 @@ def test_a_version_that_is_built_again_from_something_else_warns(
     (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
     assert build() == 0
     assert "was built before" not in capsys.readouterr().err
+    (folder / "deploy.yaml").write_text(YAML.replace("signing.pem", "nowhere.pem"))
+    assert deploy._ensure(load.load(folder / "deploy.yaml").builds()[0]) == folder / "dist"
+    assert f"its signing key, {folder}/nowhere.pem, is not here" in capsys.readouterr().err
 
 
 def test_files_of_a_desktop_are_removed_and_all_others_are_named(
