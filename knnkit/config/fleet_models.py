@@ -139,7 +139,7 @@ class FleetConfig(Section):
             name = target.name or target.host
             if name in seen:
                 problem = f"two targets are called {name!r}: give one of them another name"
-                raise no_sense(problem, f"{{host: {target.host}, name: {name}-2}}")
+                raise no_sense(problem, f"name: {name}-2, beside host: {target.host}", f"targets/{at}")
             if name == LOCAL != target.host:
                 raise no_sense("a target called 'local' is this machine", f"name: {target.host}", f"targets/{at}/name")
             for key in ("user", "port", "identity", "jump"):

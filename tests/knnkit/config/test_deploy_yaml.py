@@ -118,7 +118,7 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         (MODEL + "rollout:\n  waves: [true]\n", 3, "waves"),
         (MODEL + "rollout:\n  waves: [120%]\n", 3, "is not a tag, a count or a percentage"),
         (MODEL + "rollout:\n  waves: []\n", 3, "found an empty list, expected at least one: a tag"),
-        (MODEL + "fleet:\n  targets: [a, a]\n", 2, "two targets are called 'a'"),
+        (MODEL + "fleet:\n  targets: [a, a]\n", 3, "two targets are called 'a'"),
         (MODEL + "fleet:\n  targets: [-oProxyCommand=x]\n", 3, "not an address"),
         (MODEL + "fleet:\n  targets: ['a:99999']\n", 3, "99999 is not a port"),
         (MODEL + 'fleet:\n  targets: ["a\\e[2Jb"]\n', 3, r"'a\\x1b\[2Jb' is not an address"),
