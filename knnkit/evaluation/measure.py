@@ -115,33 +115,36 @@ class Compared(NamedTuple):
 
 def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:
     """Compares a scikit-learn estimator's answers to held-out rows with those of `reference`, imported from it."""
-    rows, labels = held_out.rows, held_out.labels
+    found, ties, votes = _answers(reference, held_out) if held_out.targets is None else (None, None, None)
+    asked = held_out if votes is None else held_out.take(np.flatnonzero(votes))  # else it raises
     try:
-        predicted = _predict(estimator, held_out)
+        predicted = _predict(estimator, asked) if len(asked.rows) else np.empty(0)
     except (ValueError, TypeError):
         if held_out.raw is None:
             raise
         return Compared(None)  # it chooses columns of a data frame by their names, and here are arrays
-    if held_out.targets is not None:
+    if found is None or ties is None:
         return _compare_values(predicted, reference, held_out)
-    own = np.array(list(map(str, predicted.tolist())))
-    names = np.array(list(map(str, classes)))
-    ties = differences = 0
-    for part in parts_of(np.arange(len(rows))):
-        answers = reference.answer(rows[part])
-        differs = (answers.label >= 0) & (names[answers.label] != own[part])
-        differences += int(differs.sum())
-        ties += int((differs & _tied(answers, reference.k)).sum())
+    own, names = np.array(list(map(str, predicted.tolist()))), np.array(list(map(str, classes)))
+    differs = (found[votes] >= 0) & (names[found[votes]] != own)
+    differences, tied = int(differs.sum()), int((differs & ties[votes]).sum())
     if not differences:
         return Compared(1.0)
-    right = float(np.mean(own == np.array(list(map(str, labels.tolist())))))
-    reasons = [f"{ties:,} where neighbours or votes tie"] if ties else []
-    reasons += [f"{differences - ties:,} where scikit-learn's rounding decides"] if differences > ties else []
+    right = float(np.mean(own == np.array(list(map(str, asked.labels.tolist())))))
+    reasons = [f"{tied:,} where neighbours or votes tie"] if tied else []
+    reasons += [f"{differences - tied:,} where scikit-learn's rounding decides"] if differences > tied else []
     said = (
-        f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
+        f"scikit-learn itself answers {differences:,} of {len(found):,} test rows differently ({', '.join(reasons)}); "
         f"its accuracy is {percent(right)}"
     )
-    return Compared(1.0 - differences / len(rows), (said,))
+    return Compared(1.0 - differences / len(found), (said,))
+
+
+def _answers(reference: Reference, rows: Dataset) -> tuple[NDArray[Any], ...]:
+    """Returns the (n,) class indices that the reference answers; whether each is a tie; whether any neighbour votes."""
+    answers = map(reference.answer, parts_of(rows.rows))
+    parts = [(each.label, _tied(each, reference.k), each.probabilities.any(axis=1)) for each in answers]
+    return tuple(np.concatenate(column) for column in zip(*parts))
 
 
 def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
@@ -152,13 +155,17 @@ def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
             asked[:, place] = [texts[int(code)] if code == code else np.nan for code in held_out.raw.rows[:, place]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
-        return np.asarray(estimator.predict(asked))
+        predicted = np.asarray(estimator.predict(asked))
+        if not hasattr(estimator, "score_samples"):
+            return predicted
+        return np.stack([-estimator.score_samples(asked), predicted == -1], axis=1)  # outlier factors
 
 
 def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> Compared:
     own = _codes(predicted, held_out.target_classes).reshape(len(held_out.rows), -1)
     values = np.concatenate([reference.values(reference.answer(rows)) for rows in parts_of(held_out.rows)])
-    count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
+    known = ~np.isnan(values + own).any(axis=1)  # no value: rejected, or no neighbour has weight
+    count = int(differ(values[known], own[known], spreads(own[known]).tolist()).sum()) if known.any() else 0
     why = "where neighbours tie, or scikit-learn's rounding decides"
     said = f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({why})"
     return Compared(1.0 - count / len(own), (said,) if count else ())

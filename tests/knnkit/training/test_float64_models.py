@@ -6,6 +6,7 @@ and probabilities of rows without ties from the estimator itself.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.stored import read_model
 from knnkit.training import source
+from knnkit.training.raw_cells import labelled_rows
 
 RNG = np.random.default_rng(190)
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 3.0])
@@ -207,10 +209,34 @@ def test_outlier_factors_are_those_of_scikit_learn(device: DeviceProcess, tmp_pa
             assert np.array_equal(found, host), "the same bits"
             assert np.allclose(found[:, 0], expected, rtol=1e-5)
             assert np.array_equal(found[:, 1] == 1.0, estimator.predict(asked.astype(np.float64)) == -1)
+        host = knnkit.from_sklearn(estimator)
+        held_out = labelled_rows(host.fitted, (asked, np.stack([expected, found[:, 1]], axis=1)))
+        assert (
+            dataclasses.replace(source.of_imported(host.fitted, held_out), agreement=1.0).build(Gates()).warnings == ()
+        )
     with pytest.raises(BuildError, match="novelty=False answers for its training rows alone"):
         knnkit.from_sklearn(LocalOutlierFactor().fit(FLOATS))
     with pytest.raises(BuildError, match="reject does not work with outlier factors"):
         knnkit.from_sklearn(LocalOutlierFactor(novelty=True).fit(FLOATS), reject=0.9)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RadiusNeighborsClassifier(2.0),
+        KNeighborsClassifier(3, weights=kernels.epanechnikov(2.0)),
+        KNeighborsRegressor(3, weights=kernels.triangular(2.0)),
+    ],
+)
+def test_a_release_is_built_with_test_rows_that_scikit_learn_refuses(estimator: Any) -> None:
+    """It raises, or answers NaN, where no training row votes; the model answers "unknown", or no value."""
+    numbers = np.arange(len(FLOATS)) % 3
+    host = knnkit.from_sklearn(estimator.fit(FLOATS, numbers))
+    far = FLOATS[:20] + 1e4
+    for asked in (far, np.concatenate([FLOATS[:20], far])):
+        held_out = labelled_rows(host.fitted, (asked, np.resize(numbers[:20], len(asked))))
+        made = dataclasses.replace(source.of_imported(host.fitted, held_out), agreement=1.0).build(Gates())
+        assert not [text for text in made.warnings if "scikit-learn" in text]
 
 
 def test_a_regression_has_kernels_and_metrics_too(device: DeviceProcess, tmp_path: Path) -> None:
