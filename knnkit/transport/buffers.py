@@ -6,12 +6,14 @@ writes: errors there are not the device's fault.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from device_agent.shared.os_errors import explain
 from knnkit.errors import DataError, DeviceFailed, KnnkitError, UsageError
-from knnkit.transport.base import Completed
+from knnkit.transport.base import Completed, Progress, Transport
 
 
 class Capped:
@@ -94,6 +96,42 @@ class Ends:
         """
         if self._failed:
             raise self._failed
+
+
+class _Tracked(io.RawIOBase):
+    """A file for reading; after each read, calls `report` with its position."""
+
+    def __init__(self, source: BinaryIO, report: Callable[[int], object]) -> None:
+        self._source, self._report = source, report
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads up to `size` bytes, and calls `report` with the position after them."""
+        chunk = self._source.read(size)
+        self._report(self._source.tell())
+        return chunk
+
+
+class Appending:
+    """The method `append` of the transports that run commands on a device."""
+
+    def append(
+        self: Transport,
+        source: BinaryIO,
+        remote: str,
+        *,
+        offset: int,
+        size: int,
+        timeout: float,
+        progress: Progress | None = None,
+    ) -> None:
+        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes."""
+        script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
+        source.seek(offset)
+        tracked = cast(BinaryIO, _Tracked(source, lambda done: progress and progress(done, size)))
+        done = self.pipe(["sh", "-c", script, "sh", remote], tracked, io.BytesIO(), idle=timeout)
+        if done.exit_code:
+            said, hint = f"{self.name}: cannot write {remote}: {done.complaint}", "knnkit doctor --target HOST"
+            raise DeviceFailed(said, reason="cannot-write", hint=hint)
 
 
 def _name(file: BinaryIO) -> str:

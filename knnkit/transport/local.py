@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from knnkit.errors import DeviceFailed, KnnkitError
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
-from knnkit.transport.buffers import Capped, Ends
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, no_end
+from knnkit.transport.buffers import Appending, Capped, Ends
 
 _CHUNK = 256 * 1024
 #: Seconds that a child has to end after SIGTERM.
@@ -29,7 +29,7 @@ _GRACE = 5.0
 _LINGER = 1.0
 
 
-class LocalTransport:
+class LocalTransport(Appending):
     """A Transport (knnkit.transport.base) to this machine."""
 
     def __init__(self, name: str = "local") -> None:
@@ -68,24 +68,6 @@ class LocalTransport:
         completed = process.wait(idle, lambda: moved)
         ends.check()
         return completed
-
-    def append(
-        self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
-    ) -> None:
-        """Appends the bytes of `source` from `offset` on to the file `remote`; does not use `timeout`."""
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
-        try:
-            with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:
-                file.truncate(offset)
-                file.seek(offset)
-                source.seek(offset)
-                while chunk := source.read(_CHUNK):
-                    file.write(chunk)
-                    if progress:
-                        progress(file.tell(), size)
-        except OSError as error:
-            said, hint = f"{self.name}: cannot write {remote}: {error.strerror}", "knnkit doctor --target HOST"
-            raise DeviceFailed(said, reason="cannot-write", hint=hint) from None
 
     def close(self) -> None:
         """Does nothing: there is no connection to close."""

@@ -12,7 +12,6 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO
 
 from knnkit.transport.ssh.paramiko_import import paramiko
 
@@ -62,19 +61,6 @@ class Watchdog:
     def limit(self) -> tuple[float, str]:
         """The time limit in seconds, and text to follow it in a message: what the limit is about."""
         return (self._idle, " without progress") if self._idle is not None else (self._total or 0.0, "")
-
-
-class Tracked(io.RawIOBase):
-    """A file for reading; after each read, calls `report` with its position."""
-
-    def __init__(self, source: BinaryIO, report: Callable[[int], object]) -> None:
-        self._source, self._report = source, report
-
-    def read(self, size: int = -1) -> bytes:
-        """Reads up to `size` bytes, and calls `report` with the position after them."""
-        chunk = self._source.read(size)
-        self._report(self._source.tell())
-        return chunk
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:

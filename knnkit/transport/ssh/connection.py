@@ -8,22 +8,21 @@ Never retries: `knnkit.fleet.device.connect` does.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
-from knnkit.transport.buffers import Capped, Ends
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, no_end
+from knnkit.transport.buffers import Appending, Capped, Ends
 from knnkit.transport.ssh import known_hosts, tcp
 from knnkit.transport.ssh.auth import authenticate
-from knnkit.transport.ssh.channel import Tracked, Watchdog, drain, feed, feed_bytes
+from knnkit.transport.ssh.channel import Watchdog, drain, feed, feed_bytes
 from knnkit.transport.ssh.config import Resolved, resolve
 from knnkit.transport.ssh.login import Between, Marks, no_command
 from knnkit.transport.ssh.paramiko_import import paramiko
@@ -40,7 +39,7 @@ _AFTER_US = 60.0
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors reach the user as ours
 
 
-class SshTransport:
+class SshTransport(Appending):
     """A Transport (knnkit.transport.base) over one SSH connection."""
 
     def __init__(self, name: str, hops: Sequence[paramiko.Transport], where: Resolved, warnings: Sequence[str]) -> None:
@@ -90,21 +89,6 @@ class SshTransport:
             )
         ends.check()
         return completed
-
-    def append(
-        self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
-    ) -> None:
-        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes."""
-        script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
-        source.seek(offset)
-        tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
-        done = self.pipe(["sh", "-c", script, "sh", remote], tracked, io.BytesIO(), idle=timeout)
-        if done.exit_code:
-            raise DeviceFailed(
-                f"{self.name}: cannot write {remote}: {done.complaint}",
-                reason="cannot-write",
-                hint="knnkit doctor --target HOST",
-            )
 
     def close(self) -> None:
         """Closes the connection to the device, and the connections to the jump hosts."""
