@@ -35,7 +35,7 @@ model:
   scale: standard           # none | standard | minmax | robust
   reject: 0.99              # share of ordinary rows to accept, the rest is "unknown"; left out: never "unknown"
 
-release: {{dir: dist, version: 1.0.0}}
+release: {{dir: {dist}, version: 1.0.0}}
 signing: {{key: keys/signing.pem}}      # knnkit keygen --out keys/signing
 gates: {{accuracy: 0.8}}
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif option:
         raise UsageError(f"{option} needs --data, the file with the rows", hint="--data train.csv")
     try:
-        write_new(path, _START.format(name=name, data=data, root=_root(path, name)).encode())
+        write_new(path, _START.format(name=name, data=data, dist=_dist(path, name), root=_root(path, name)).encode())
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -146,6 +146,12 @@ def _name(stem: str) -> str:
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
     return name if yaml_reader.read(f"name: {name}", "").data == {"name": name} else _quote(name)
+
+
+def _dist(path: Path, name: str) -> str:
+    """Returns the release directory: `dist`, or `dist-NAME` if another deploy.yaml beside `path` may have that."""
+    taken = any((path.parent / each).exists() for each in ("dist", yaml_reader.FILE_NAME))
+    return f"dist-{name.strip(chr(39))}" if taken else "dist"
 
 
 def _root(path: Path, name: str) -> str:

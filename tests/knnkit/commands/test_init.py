@@ -72,6 +72,14 @@ def test_the_next_command_makes_the_key_that_the_file_names(capsys: pytest.Captu
     assert load.load("a b/deploy.yaml").signing.key.is_file()
 
 
+def test_a_second_deploy_yaml_has_a_release_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    for name in ("deploy.yaml", "OTHER.yaml"):
+        assert init(capsys, name, "--data", "train.csv", "--label", "species")[0] == 0
+    found = [load.load(name).release.dir.name for name in ("deploy.yaml", "OTHER.yaml")]
+    assert found == ["dist", "dist-train"]
+
+
 def test_it_is_the_error_that_the_build_would_give(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.csv").write_text(ROWS.replace("3", "tall"))
     _, err = init(capsys, "--data", "train.csv", "--label", "species")
