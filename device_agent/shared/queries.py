@@ -201,11 +201,7 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
 
 
 def column_cells(column: Any) -> NDArray[Any]:
-    """Returns the (n,) cells of one column of a frame, as objects; 0.1 in float32 stays a number of float32.
-
-    Raises:
-        TypeError: the column is not one of cells.
-    """
+    """Returns the (n,) cells of one column of a frame, as objects; 0.1 in float32 stays a number of float32."""
     cells = as_array(column)
     if cells.dtype in (np.float16, np.float32):
         values = list(cells)
@@ -234,6 +230,8 @@ def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:
     try:
         if callable(getattr(value, "filled", None)) and hasattr(value, "mask"):
             value = value.astype(object).filled(np.nan)
+        if _is_arrow(type(value)) and "dictionary<" in str(getattr(value, "schema", "")):
+            value = np.stack([column_cells(value[name]) for name in value.column_names], 1)
         return np.asarray(value, dtype)
     except Exception as error:  # of lists of several lengths, or of another library's type
         raise TypeError(str(error)) from None

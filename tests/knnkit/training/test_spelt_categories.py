@@ -15,6 +15,8 @@ import pytest
 import knnkit
 from device_agent.shared.features.frames import encoded
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.queries import check_rows
 from knnkit.config import parse
 from knnkit.errors import ConfigError
 from knnkit.training import source
@@ -96,6 +98,13 @@ def test_a_missing_or_narrow_cell_of_a_frame_is_that_of_training(kind: Any) -> N
     info: Any = SimpleNamespace(table=model.table, origin=None, feature_names=model.enrolment.feature_names)
     expected = [[0.5, 0, 1, 0, 1, 0, 0], [1.5, 1, 0, 0, 0, 1, 0], [2.5, 0, 0, 1, 1, 0, 0], [3.5, 1, 0, 0, 0, 1, 0]]
     assert encoded(info, frame).tolist() == features_of(model, frame).rows.tolist() == expected
+
+
+def test_a_missing_number_of_a_dictionary_is_missing() -> None:
+    table = pyarrow.table({"x": pyarrow.array([1.0, 2.0, None]).dictionary_encode(), "y": [1.0, 2.0, 3.0]})
+    with pytest.raises(BadInput, match="row 2, column 0: nan is not a finite"):
+        check_rows(table, ("x", "y"), None)
+    assert check_rows(table[:2], ("x", "y"), None).tolist() == [[1.0, 1.0], [2.0, 2.0]]
 
 
 def test_a_category_is_listed_once(tmp_path: Path) -> None:
