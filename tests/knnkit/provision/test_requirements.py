@@ -236,3 +236,11 @@ def test_the_agent_s_wheel_is_the_same_bytes_every_time_and_holds_every_module()
     wanted = {f"device_agent/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
     assert held == wanted | {"device_agent/py.typed"}
     assert all(f"{entry},sha256=" in recorded for entry in held)
+
+
+def test_a_root_with_a_colon_is_refused_before_anything_is_sent() -> None:
+    """`venv` refuses it: the PATH of an activated environment could not name it."""
+    board_module.check_writable("pi", a_board())
+    with pytest.raises(DeviceFailed, match="pi: /srv/a:b has a colon") as caught:
+        board_module.check_writable("pi", a_board(root="/srv/a:b"))
+    assert (caught.value.reason, caught.value.hint) == ("bad-root", "choose another root")

@@ -18,7 +18,7 @@ from device_agent.bootstrap import paths, remove
 from device_agent.bootstrap.examine import prove
 from device_agent.shared.protocol import constants
 from device_agent.system import durable
-from knnkit.errors import DeviceFailed
+from knnkit.errors import DeviceFailed, Unreachable
 from knnkit.provision.remote_python import ask, onboard, script
 from knnkit.transport.local import LocalTransport
 
@@ -101,3 +101,13 @@ def test_it_calls_things_by_the_names_that_the_agent_calls_them_by() -> None:
     assert names == (constants.VENVS_DIR, constants.VENV_LINK, constants.TRUST_DIR, constants.LOCK_FILE)
     assert remove.ASIDE == durable.ASIDE
     assert durable.temporary(Path("x")).name == f".x{remove.TEMPORARY}"
+
+
+def test_a_script_that_takes_too_long_is_not_given_an_option_that_changes_nothing(tmp_path: Path) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    for command, hint in (("build", "with --offline"), ("state", "run the command again")):
+        with pytest.raises(Unreachable, match=r"did not end within 0\.2 s") as caught:
+            ask(LocalTransport(), str(slow), command, {}, timeout=0.2)
+        assert caught.value.hint.endswith(hint)
