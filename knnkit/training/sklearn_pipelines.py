@@ -32,6 +32,8 @@ from knnkit.training.sklearn_transforms import (
 #: For each column between two transformers: index of the raw column that it is a copy of; None if it was computed.
 Sources = list[int | None]
 _APPLY = "apply it before knnkit"
+#: The first categories of a column of truth values: their codes are the numbers 0 and 1.
+_TRUTHS = ["False", "True"]
 #: Names of NumPy that differ from those of `transforms.FUNCTIONS`.
 _OTHER_NAMES = {"absolute": "abs"}
 
@@ -59,6 +61,9 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
         sources = walk.run(part, 0, sources)
     if not sources:
         raise BuildError("the transformers drop every column", hint="keep one")
+    if both := [names[at] for at in sources if at is not None and walk.texts.get(at, _TRUTHS)[:2] != _TRUTHS]:
+        said = f"the column {both[0]!r} is text to one step, and a number to the classifier"
+        raise BuildError(said, hint=f"fit on two columns, one of text: frame['text'] = frame[{both[0]!r}].astype(str)")
     walk.found += last
     return _table(walk, names)
 
@@ -144,8 +149,8 @@ class _Walk:
         if isinstance(value, str | bool | np.bool_):
             if source is None:
                 raise BuildError(f"the category {value!r} is in a column that a step computed", hint=_APPLY)
-            truths = isinstance(value, bool | np.bool_)  # coded 0 and 1, which another branch may take as numbers
-            texts = self.texts.setdefault(source, ["False", "True"] if truths else [])
+            truths = isinstance(value, bool | np.bool_)  # which another branch may take as numbers
+            texts = self.texts.setdefault(source, [*_TRUTHS] if truths else [])
             if str(value) not in texts:
                 texts.append(str(value))
             return float(texts.index(str(value)))
