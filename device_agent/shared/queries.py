@@ -205,7 +205,7 @@ def column_cells(column: Any) -> NDArray[Any]:
     cells = as_array(column)
     if cells.dtype in (np.float16, np.float32):
         values = list(cells)
-    elif hasattr(column, "to_pylist"):  # as an array, Arrow gives a missing cell the last value of a dictionary
+    elif hasattr(column, "to_pylist"):  # in an array of Arrow, a gap makes whole numbers floats
         values = column.to_pylist()
     else:
         return as_array(column, object)
@@ -230,6 +230,8 @@ def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:
     try:
         if callable(getattr(value, "filled", None)) and hasattr(value, "mask"):
             value = value.astype(object).filled(np.nan)
+        if str(getattr(value, "type", "")).startswith("dictionary<"):  # a missing cell would become its last value
+            value = value.cast(value.type.value_type)
         if _is_arrow(type(value)) and "dictionary<" in str(getattr(value, "schema", "")):
             value = np.stack([column_cells(value[name]) for name in value.column_names], 1)
         return np.asarray(value, dtype)

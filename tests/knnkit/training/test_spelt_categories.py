@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow
@@ -18,7 +19,7 @@ from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.queries import check_rows
 from knnkit.config import parse
-from knnkit.errors import ConfigError
+from knnkit.errors import ConfigError, DataError
 from knnkit.training import source
 from knnkit.training.raw_cells import features_of
 from knnkit.training.source import Material
@@ -105,6 +106,15 @@ def test_a_missing_number_of_a_dictionary_is_missing() -> None:
     with pytest.raises(BadInput, match="row 2, column 0: nan is not a finite"):
         check_rows(table, ("x", "y"), None)
     assert check_rows(table[:2], ("x", "y"), None).tolist() == [[1.0, 1.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize("labels", [["a", "b", None], [1, 2, None]])
+def test_a_missing_label_of_a_dictionary_is_missing(labels: list[Any]) -> None:
+    column = pyarrow.chunked_array([pyarrow.array(labels).dictionary_encode()])
+    rows = np.arange(6.0).reshape(3, 2)
+    with pytest.raises(DataError, match="row 2: the label is missing"):
+        knnkit.TfKNN(rows, 1, labels=column)
+    assert knnkit.TfKNN(rows[:2], 1, labels=column[:2]).predict(rows[:2]).tolist() == labels[:2]
 
 
 def test_a_category_is_listed_once(tmp_path: Path) -> None:
