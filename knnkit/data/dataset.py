@@ -275,7 +275,9 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
 
 def spelt_as(labels: NDArray[Any], classes: Sequence[int | str]) -> NDArray[Any]:
     """Returns (n,) labels as `classes` spell them: 2 as `2.0`, if one file has `1.5` and the other has not."""
-    meant = {label: label_of(str(label), classes) for label in dict.fromkeys(labels.tolist())}
+    meant: dict[int | str, int | str | None] = {label: label for label in classes}
+    # Only the others: `label_of` looks at all classes, which may be thousands.
+    meant |= {label: label_of(str(label), classes) for label in {*labels.tolist()} - meant.keys()}
     return np.array([label if meant[label] is None else meant[label] for label in labels.tolist()])
 
 
