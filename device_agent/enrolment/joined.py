@@ -83,7 +83,7 @@ class JoinedExact(ExactKnn):
                 mapped[:, -1] = mapped[:, -2] + self._centre[-2] - self._centre[-1]
                 mapped[:, -2] = -self._centre[-2]
             found = mapped.astype(np.float32)
-        kept = np.isfinite(found).all(axis=1)
+        kept = np.asarray(np.isfinite(found).all(axis=1))
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
@@ -246,7 +246,7 @@ class JoinedExact(ExactKnn):
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
         """Corrects `found`, the answer to one row, in float64; `local`: all taught rows that may be neighbours."""
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
-        _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
+        _write(found, one, self.among(row, found.indices, Nearby(one, many, local, np.zeros(len(local)), one == 0)))
 
     def _merge(self, rows: NDArray[np.float32], found: Answers) -> None:
         near = self.nearby(rows, found.distances[:, -1])

@@ -103,8 +103,7 @@ class Merge:
             base = base_distance(far, self._info.metric)
             close |= base[:, 1:] - base[:, :-1] <= 2 * self._blur.tied
             close |= (added & (base <= 2 * self._blur.zero))[:, :-1]
-        found: NDArray[np.bool_] = ~close.any(axis=1)
-        return found
+        return np.asarray(~close.any(axis=1))
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
         """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change `outputs`."""

@@ -70,11 +70,11 @@ class GroupSearch(BlockSearch):
                 row, score, kth[query] = found
                 parts.append((np.full(len(row), query), row, score))
         if rest or not parts:
-            query, row, score, kth[rest] = self._scan(factors[rest], scale.take(rest))
-            parts.append((np.array(rest, np.int64)[query], row, score))
-        query, row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(query, kind="stable")
-        return query[order], row[order], score[order], kth
+            place, row, score, kth[rest] = self._scan(factors[rest], scale.take(rest))
+            parts.append((np.array(rest, np.int64)[place], row, score))
+        queries, row, score = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(queries, kind="stable")
+        return queries[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
         """Returns (m,) indices of the rows that may be nearest to one query, their scores, and the k-th lowest score.

@@ -40,7 +40,7 @@ class NumpySearch:
         widths = {constants.OUTPUT_PROBABILITIES: len(info.classes)}
         widths |= dict.fromkeys((constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES), info.k)
         shapes = {name: (1, widths[name]) if name in widths else (1,) for name in OUTPUTS}
-        outputs = {name: np.empty(shape, OUTPUTS[name]) for name, shape in shapes.items()}
+        outputs: dict[str, NDArray[Any]] = {name: np.empty(shape, OUTPUTS[name]) for name, shape in shapes.items()}
         self.one: Any = SimpleNamespace(shape=None, outputs=outputs)
 
     @cached_property

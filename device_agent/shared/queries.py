@@ -43,8 +43,7 @@ def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
         apart = distances[:, 1:] - distances[:, :-1] > limit[:, np.newaxis]
-    found: NDArray[np.bool_] = ~apart.all(axis=1)
-    return found
+    return np.asarray(~apart.all(axis=1))
 
 
 def default_names(count: int) -> tuple[str, ...]:

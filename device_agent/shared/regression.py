@@ -60,8 +60,7 @@ def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArr
     """
     within = TOLERANCE * np.array(spread) + 1e-12 * np.abs(expected)  # the latter for a constant target
     same = (np.abs(values - expected) <= within) | (np.isnan(values) & np.isnan(expected))
-    found: NDArray[np.bool_] = ~same.all(axis=1)
-    return found
+    return np.asarray(~same.all(axis=1))
 
 
 def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[TargetError, ...]:

@@ -40,7 +40,9 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
     count, width = len(classes), len(info.classes)
     if info.weights == "uniform" and info.float64 is None:
         places = classes if count == 1 else classes + width * np.arange(count)[:, np.newaxis]
-        return np.bincount(places.reshape(-1), minlength=width * count).reshape(-1, width) / classes.shape[1]
+        return np.asarray(
+            np.bincount(places.reshape(-1), minlength=width * count).reshape(-1, width) / classes.shape[1]
+        )
     query = np.repeat(np.arange(count), classes.shape[1])
     nearest = np.broadcast_to(distances.min(axis=1, keepdims=True), distances.shape)
     return _count(query, classes.reshape(-1), _weigh_of(info, distances, nearest).reshape(-1), count, info)

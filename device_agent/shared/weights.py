@@ -43,7 +43,7 @@ def weigh(far: NDArray[Any], nearest: NDArray[Any], weights: Weights, bandwidth:
         return np.ones(far.shape)
     if weights == "distance":
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(nearest == 0.0, (far == 0.0).astype(np.float64), nearest / far)
+            return np.asarray(np.where(nearest == 0.0, far == 0.0, nearest / far), np.float64)
     width = float(bandwidth or 1.0)
     if weights in _WITHIN:
         return _WITHIN[weights](np.minimum(far / width, 1.0))

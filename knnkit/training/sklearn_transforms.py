@@ -99,7 +99,7 @@ def without_dropped(first: Any, steps: Sequence[Step], names: Sequence[str]) -> 
     """
     if type(first).__name__ not in ("ColumnTransformer", "FeatureUnion") or steps[0].kind != "linear":
         return None
-    used = steps[0].a.any(axis=1).tolist()
+    used = [bool(each.any()) for each in steps[0].a]
     columns = [Column(name) if each else Column(name, KEEP, encoding="unused") for name, each in zip(names, used)]
     return None if all(used) else Table(tuple(columns))
 

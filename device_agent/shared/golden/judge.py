@@ -83,7 +83,7 @@ def judge(
     errors_of: tuple[TargetError, ...] = ()
     columns: tuple[ColumnScore, ...] = ()
     if info.targets is not None and values is not None and golden.values is not None and golden.targets is not None:
-        for row in np.flatnonzero(regression.differ(values, golden.values, info.targets.spread)):
+        for row in np.flatnonzero(regression.differ(values, golden.values, info.targets.spread)).tolist():
             kinds[row] = "different"
         if info.targets.classes:
             from device_agent.shared.label_columns import scores
