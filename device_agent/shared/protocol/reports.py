@@ -148,9 +148,7 @@ class Certificate:
     different: int
     differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
     largest_distance_error: float  # greatest difference from a distance of the float64 reference
-    #: share of right answers (of a part of the held-out rows: each class by its share of all); None for a regression,
-    #: or if no true class is known
-    accuracy: float | None
+    accuracy: float | None  # share of right answers, each class by its share of all held-out rows; None: not measured
     accuracy_rows: int
     accepted: float | None  # share of evaluation rows that were not "unknown"
     confusion: tuple[tuple[int, ...], ...]  # [t][p]: evaluation rows of class t answered p; last column: "unknown"
