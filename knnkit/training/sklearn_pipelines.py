@@ -61,8 +61,8 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
         sources = walk.run(part, 0, sources)
     if not sources:
         raise BuildError("the transformers drop every column", hint="keep one")
-    if both := [names[at] for at in sources if at is not None and walk.texts.get(at, _TRUTHS)[:2] != _TRUTHS]:
-        said = f"the column {both[0]!r} is text to one step, and a number to the classifier"
+    if both := [names[at] for at in walk.texts if at in walk.numbers | {*sources} and walk.texts[at][:2] != _TRUTHS]:
+        said = f"the column {both[0]!r} is text to one step, and a number to another, or to the classifier"
         raise BuildError(said, hint=f"fit on two columns, one of text: frame['text'] = frame[{both[0]!r}].astype(str)")
     walk.found += last
     return _table(walk, names)
@@ -101,12 +101,11 @@ class _Walk:
 
     found: list[Transform] = field(default_factory=list)  # the transforms, in order
     texts: dict[int, list[str]] = field(default_factory=dict)  # index of a raw column -> its categories
-    #: index of a raw column -> whether its categories and fill values are text.
-    texts_at: dict[int, bool] = field(default_factory=dict)
-    #: index of a raw column -> a code or number that the column's encoder knows. `_table` tries the pipeline on a row
-    #: of these.
+    texts_at: dict[int, bool] = field(default_factory=dict)  # raw column -> whether its categories and fills are text
+    #: index of a raw column -> a code or number that its encoder knows. `_table` tries the pipeline on a row of these.
     samples: dict[int, float] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)  # indices of raw columns whose missing cells a transformer fills
+    numbers: set[int | None] = field(default_factory=set)  # sources with which a transformer computes
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
         """Adds a transform (with parameters `arrays`) of `count` columns from `start` on.
@@ -134,6 +133,8 @@ class _Walk:
         if kind.__module__.startswith("sklearn.feature_selection."):
             return self._take(start, sources, np.flatnonzero(part.get_support()))
         own = kind.__module__.startswith("sklearn.")
+        if name not in _OF_TEXT and getattr(part, "func", part) is not None:
+            self.numbers |= {*sources}
         if own and (name in WALKS):
             return WALKS[name](self, part, start, sources)
         return self._linear(part, start, sources)
@@ -344,5 +345,6 @@ WALKS: dict[str, Walk] = {
     "QuantileTransformer": _Walk.quantiles,
     "SimpleImputer": _Walk.impute,
 }
+_OF_TEXT = {"ColumnTransformer", "FeatureUnion", "MissingIndicator", "OneHotEncoder", "OrdinalEncoder", "SimpleImputer"}
 #: What makes transforms only for what it holds, or if it clips.
 _AT_TIMES = {"ColumnTransformer", "FeatureUnion", "FunctionTransformer", "MaxAbsScaler", "MinMaxScaler"}

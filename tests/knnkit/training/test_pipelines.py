@@ -285,10 +285,11 @@ def test_truth_values_are_numbers_to_another_branch() -> None:
 
 def test_a_column_that_is_text_and_a_number_is_named() -> None:
     frame = pd.DataFrame({"grade": pd.Series(["1", "3"] * 60, dtype=object), "size": NUMBERS[:, 2]})
-    both = ColumnTransformer([("code", OneHotEncoder(), ["grade"]), ("as it is", "passthrough", [*frame])])
-    with pytest.raises(BuildError, match="the column 'grade' is text to one step, and a number to") as caught:
-        knnkit.from_sklearn(make_pipeline(both, KNN).fit(frame, LABELS))
-    assert "frame['grade'].astype(str)" in caught.value.hint
+    for other in ("passthrough", StandardScaler()):
+        both = ColumnTransformer([("code", OneHotEncoder(), ["grade"]), ("as it is", other, [*frame])])
+        with pytest.raises(BuildError, match="the column 'grade' is text to one step, and a number to") as caught:
+            knnkit.from_sklearn(make_pipeline(both, KNN).fit(frame, LABELS))
+        assert "frame['grade'].astype(str)" in caught.value.hint
 
 
 def test_none_and_nan_are_not_told_apart() -> None:
