@@ -149,9 +149,15 @@ def _name(stem: str) -> str:
 
 
 def _dist(path: Path, name: str) -> str:
-    """Returns the release directory: `dist`, or `dist-NAME` if another deploy.yaml beside `path` may have that."""
-    taken = any((path.parent / each).exists() for each in ("dist", yaml_reader.FILE_NAME))
-    return f"dist-{name.strip(chr(39))}" if taken else "dist"
+    """Returns the release directory: `dist` for deploy.yaml, `dist-x` for x.yaml, so that each file has its own.
+
+    If there is a `dist` already, that of deploy.yaml is `dist-NAME`.
+    """
+    if path.name != yaml_reader.FILE_NAME:
+        name = _name(path.stem)
+    elif not (path.parent / "dist").exists():
+        return "dist"
+    return f"dist-{name.strip(chr(39))}"
 
 
 def _root(path: Path, name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.categories import key_of
 from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.errors import BadInput
@@ -254,6 +255,6 @@ def _require_one_group(names: Sequence[str], groups: Sequence[str], source: str)
     """Raises DataError if windows of one recording (`names`) are in two `groups`: a split would then divide it."""
     seen: dict[str, str] = {}
     for name, group in zip(names, groups):
-        if seen.setdefault(name, group) != group:
+        if key_of(seen.setdefault(name, group)) != key_of(group):
             said = f"{source}: the recording {name!r} has windows of two groups, {seen[name]!r} and {group!r}"
             raise DataError(said, hint="split: {group: COLUMN} by a column that is the same in a whole recording")

@@ -159,6 +159,11 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
     return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(np.array(held_out, np.int64))
 
 
+def groups_of(data: Dataset) -> NDArray[Any] | None:
+    """Returns the (n,) groups of the rows, as texts; `1` for `1.0`, which is the same group. None: `data` has none."""
+    return None if data.beside is None else np.array([key_of(str(cell)) for cell in data.beside.tolist()])
+
+
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
     """Returns (training, held-out) row indices, whole groups at random.
 
@@ -166,9 +171,9 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
     """
     from sklearn.model_selection import GroupShuffleSplit
 
-    assert everything.beside is not None
-    names = [key_of(cell) for cell in everything.beside.tolist()]  # of `1` and `1.0`, which are one group
-    groups = len(set(names))
+    names = groups_of(everything)
+    assert names is not None
+    groups = len(np.unique(names))
     if groups < 2:
         said, hint = f"{everything.source}: all rows have one group", "split: stratified, or another column"
         raise DataError(said, hint=hint, key="split")

@@ -17,7 +17,7 @@ from device_agent.shared.protocol.constants import Metric, Scale, Weights
 from device_agent.shared.regression import r_squared
 from knnkit.data.dataset import Dataset, drawn
 from knnkit.errors import DataError
-from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.evaluation.splits import LEAVE_ONE_OUT, groups_of
 from knnkit.model.reference.enrolment import codes_of, encode
 from knnkit.training import neighbours
 from knnkit.training.neighbours import Lists
@@ -96,10 +96,11 @@ def tune(
         DataError: there are no held-out rows, or no other rows to compare a row with.
     """
     training = material.training
-    largest = 1 if training.beside is None else int(np.unique(training.beside, return_counts=True)[1].max())
+    groups = groups_of(training)
+    largest = 1 if groups is None else int(np.unique(groups, return_counts=True)[1].max())
     most = min(most, len(training.rows) - (largest if how == LEAVE_ONE_OUT else 0))
     if most < 1:
-        one = "one row" if training.beside is None else "one group"
+        one = "one row" if groups is None else "one group"
         raise DataError(f"{training.source}: with only {one}, no other rows are left to compare with", hint="add rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
     asked, search, of = _measured(material, how, len(searches))
@@ -138,7 +139,7 @@ def _measured(material: Material, how: str, searches: int) -> tuple[Dataset, Sea
     """
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
-        chosen, rows, groups = _affordable(len(training.rows), training, searches), training.rows, training.beside
+        chosen, rows, groups = _affordable(len(training.rows), training, searches), training.rows, groups_of(training)
 
         def search(scale: Scale, metric: Metric, most: int) -> Lists:
             if groups is None:

@@ -150,24 +150,31 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits until the child ends; kills it after `limit` seconds without a byte sent or received (None: never).
+        """Waits until the child and its output end; kills it after `limit` seconds without a byte sent or received.
+
+        With the limit None, it never does.
 
         `moved` returns the time when a byte was last sent or received (`time.monotonic()`). If it always returns 0.0,
         the limit counts from the start of the child.
         """
-        while True:
-            last = max(self._started, moved())
-            remaining = None if limit is None else last + limit - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                self.kill()
-                self._child.wait()
-                raise no_end(self._name, Path(self._argv[0]).name, limit or 0.0)
+
+        def remaining(grace: float = 0.0) -> float | None:
+            if limit is None:
+                return None
+            seconds = max(self._started, moved()) + limit + grace - time.monotonic()
+            if seconds > 0:
+                return seconds
+            self.kill()
+            self._child.wait()
+            raise no_end(self._name, Path(self._argv[0]).name, limit)
+
+        while self._child.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(remaining)
-                break
+                self._child.wait(remaining())
         self._ended.set()
         for thread in self._threads:
-            thread.join()  # for as long as the reader of the answers takes
+            while thread.is_alive():  # for as long as the reader of the answers takes
+                thread.join(remaining(2 * _LINGER))
         if self._broken and isinstance(self._broken[0], BrokenPipeError | KnnkitError):
             raise self._broken[0]
         seconds = time.monotonic() - self._started

@@ -112,6 +112,11 @@ def test_a_grandchild_that_keeps_the_stream_open_does_not_hold_the_host(transpor
     assert (completed.exit_code, completed.stdout) == (0, b"done\n")
 
 
+def test_a_grandchild_that_goes_on_writing_is_ended_with_the_time_limit() -> None:
+    with pytest.raises(Unreachable, match="did not end within 1"):
+        LocalTransport().run(["sh", "-c", "while sleep 0.1; do echo more; done & echo done"], timeout=1)
+
+
 def test_a_reader_that_pauses_loses_no_byte(transport: SshTransport) -> None:
     """As `| less` does: the command has ended long before its last answers are read."""
 

@@ -143,8 +143,10 @@ class _Deploy:
         except (AgentProblem, DeviceFailed, OSError) as error:
             package = self._job.package
             if not _is_intact(package):
-                said = f"{self._job.target.name}: {package.directory} was replaced on this machine during the run"
-                raise DeviceFailed(said, reason="release-changed", hint="the same command again") from None
+                said = f"{package.directory} was replaced on this machine during the run ({error})"
+                raise DeviceFailed(
+                    f"{self._job.target.name}: {said}", reason="release-changed", hint="the same command again"
+                ) from None
             if isinstance(error, OSError):
                 raise from_os_error(error) from None
             if error.reason not in _OVERTAKEN:

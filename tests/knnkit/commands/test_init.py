@@ -74,10 +74,10 @@ def test_the_next_command_makes_the_key_that_the_file_names(capsys: pytest.Captu
 
 def test_a_second_deploy_yaml_has_a_release_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.csv").write_text(ROWS)
-    for name in ("deploy.yaml", "OTHER.yaml"):
+    names = ("deploy.yaml", "OTHER.yaml", "my third.yaml")
+    for name in names:
         assert init(capsys, name, "--data", "train.csv", "--label", "species")[0] == 0
-    found = [load.load(name).release.dir.name for name in ("deploy.yaml", "OTHER.yaml")]
-    assert found == ["dist", "dist-train"]
+    assert [load.load(name).release.dir.name for name in names] == ["dist", "dist-OTHER", "dist-my-third"]
 
 
 def test_it_is_the_error_that_the_build_would_give(capsys: pytest.CaptureFixture[str]) -> None:

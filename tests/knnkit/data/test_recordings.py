@@ -111,7 +111,8 @@ def test_no_split_divides_a_recording(folder: Path, seed: int) -> None:
 
 def test_a_group_is_of_whole_recordings(tmp_path: Path) -> None:
     for name in "abcd":
-        rows = [f"{row / 50},1,2,{row},{'xy'[row % 2] if name == 'd' else name},w" for row in range(64)]
+        own = ("x", "y") if name == "d" else ("abcd".index(name), f"{'abcd'.index(name)}.0")  # 1.0 is the group 1
+        rows = [f"{row / 50},1,2,{row},{own[row % 2]},w" for row in range(64)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["t,ax,ay,az,person,activity", *rows]) + "\n")
     material = source.load(build(tmp_path, "files: '[abc].csv', label: activity", more=", split: {group: person}"))
     assert material.held_out is not None

@@ -178,7 +178,13 @@ def test_tune_writes_the_file_and_keeps_comments(folder: Path, capsys: pytest.Ca
 
 
 def test_tune_leaves_whole_groups_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"{device}.{twin},{'ab'[device % 2]},{device}" for device in range(12) for twin in range(5)]
+    """A group written as 1 and as 1.0 is one group."""
+    cells = [
+        (f"{device}.{twin}", "ab"[device % 2], f"{device}{'.0' * (twin % 2)}")
+        for device in range(12)
+        for twin in range(5)
+    ]
+    lines = [",".join(each) for each in cells]
     (folder / "t.csv").write_text("\n".join(["x,kind,device", *lines]))
     (folder / "deploy.yaml").write_text(
         "model: {name: g, k: 1, test: 0, split: {group: device}, data: {file: t.csv, label: kind}}\n"
