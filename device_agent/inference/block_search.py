@@ -240,7 +240,7 @@ class BlockSearch:
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns (q, p) factors of the queries `z`, and the scale that converts their scores into measures."""
+        """Returns the queries `z` as `_score` takes them, (q, p), and the scale that converts scores into measures."""
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)

@@ -56,7 +56,9 @@ def read(
         return of_arrays(rows, labels, targets, column_names(rows) if names is None else names), None
     if names is not None:
         hint = "rename the columns of the frame, or give an array of labels, without data="
-        raise DataError("feature_names does not go with data=, or answers that are a column", hint=hint)
+        raise DataError(
+            "feature_names does not go with data=, or with labels= or targets= that name columns", hint=hint
+        )
     if answers is None:
         hint = "labels='COLUMN', or an array of labels; targets= for a regression"
         raise DataError("a frame with data= has no labels", hint=hint)

@@ -1,6 +1,6 @@
 """Files of sounds, pictures and arrays.
 
-Lists the files of a folder, and reads a file as an array. Keeps only the names in one folder in memory.
+Lists the files under a folder, one folder at a time, and reads a file as an array.
 """
 
 from __future__ import annotations

@@ -66,10 +66,10 @@ def judge(
     """Compares `answers` to the golden rows with the reference's answers, and applies the gates.
 
     `answers` has `label`, `probabilities`, `indices` and `distances`. Accuracy counts all rows whose true class is
-    known; "unknown" counts as wrong. If these are a part of the held-out rows of `info.evaluation`, each class counts
-    by its share of all. `p50_ms` is the median time of one row in milliseconds; if None, the latency gate is not
-    applied. `values` are the (n, t) answers of a regression or of label columns: a row whose values differ from the
-    reference's is different, too.
+    known; "unknown" counts as wrong. If the model was measured on more held-out rows than these, each class counts by
+    its share of those (`info.evaluation`). `p50_ms` is the median time of one row in milliseconds; if None, the latency
+    gate is not applied. `values` are the (n, t) answers of a regression or of label columns: a row whose values differ
+    from the reference's is different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).

@@ -36,11 +36,11 @@ def names(columns: Sequence[str], features: Sequence[Feature]) -> tuple[str, ...
 
 
 def bound(windows: Float64) -> Float64:
-    """Returns the (n,) largest error of a float32 feature of each window, compared with `compute`.
+    """Returns (n,) bounds: how far a float32 feature of each of n windows may be from that of `compute`.
 
-    A sum of n terms in any order is off by at most (n - 1) u times the sum of their absolute values (Higham 2002, 4.2).
-    A deviation from the mean is off by (n + 2) u max|x|. Lengths (std, rms, amplitudes) are off by no more than the
-    vector whose length they are, and by the rounding of the sum of its squares.
+    With u = 2^-24, a sum of m terms, in any order, is off by at most (m - 1) u times the sum of their absolute values
+    (Higham 2002, 4.2), and a deviation from the mean of r samples by (r + 2) u max|x|. A length (std, rms, amplitude)
+    is off by at most the length of its vector's error, plus the rounding of the sum of squares.
     """
     return np.asarray(8.0 * (windows.shape[1] + 8) * _UNIT * np.abs(windows).max(axis=(1, 2)))
 
