@@ -72,7 +72,7 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     golden = read_file(arguments.golden, constants.MAX_GOLDEN)
     with _named(arguments.golden):
         found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
-    return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features than the model",)))
+    return show(arguments, found, "\n".join(found.labels or ("the golden rows have other columns than the model",)))
 
 
 def _run_status(arguments: argparse.Namespace) -> int:

@@ -120,7 +120,7 @@ def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
         return []
     against = f"{compared.name} {compared.version}"
     if not compared.fits:
-        return [(f"{against} has other features, so the new release cannot be compared with it", "warn")]
+        return [(f"{against} takes other columns, so the new release cannot be compared with it", "warn")]
     measured = [each for each in compared.classes if each.rows > 0]
     changed = sorted((each for each in measured if each.before != each.after), key=_change)
     found: list[tuple[str, Tone]] = []

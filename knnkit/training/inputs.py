@@ -104,8 +104,12 @@ class Embedder:
         return found
 
     def lines(self, rows: Dataset) -> bytes:
-        """Returns the raw inputs of rows in the format that a device reads: one JSON value a line."""
-        return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
+        """Returns the raw inputs of rows in the format that a device reads: one JSON value a line.
+
+        Pictures have the size that the stages take, to save memory. Those that fit a quarter of `GOLDEN_BYTES` have
+        their own size, so that devices prove their resizing, too.
+        """
+        return "".join(f"{to_json(values)}\n" for values in self._raw(rows, GOLDEN_BYTES // 4)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
         """Returns the largest number of golden rows that fit a release, by the mean size of some of the raw `rows`."""
@@ -113,12 +117,16 @@ class Embedder:
         sizes = [values.nbytes for values in self._raw(rows.take(some))]
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES * len(sizes) // max(1, sum(sizes))))
 
-    def _raw(self, rows: Dataset) -> Iterator[NDArray[Any]]:
+    def _raw(self, rows: Dataset, spare: int = 0) -> Iterator[NDArray[Any]]:
+        """Yields the raw inputs of rows; pictures are shrunk, unless that saves less than the `spare` bytes left."""
         if rows.raw is not None:
             yield from rows.raw.rows
         elif rows.ids is not None:
             for values in (self._array(self.paths[name]) for name in rows.ids.tolist()):
-                yield values if self.input.image is None else picture.shrunk(values, self.input.image)
+                small = values if self.input.image is None else picture.shrunk(values, self.input.image)
+                fits = values.nbytes - small.nbytes <= spare
+                spare -= (values.nbytes - small.nbytes) * fits
+                yield values if fits else small
 
     def _array(self, path: Path) -> NDArray[Any]:
         found, sound = _read(lambda path: read_array(path, self.input), path), self.input.audio

@@ -72,7 +72,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     """Returns a message for each failure of the gate `not_worse_than`; () without this gate or a running release.
 
     The gate fails for each class whose recall is lower than in the running release, by more than the gate allows, and
-    for each class that is gone. It also fails if the releases cannot be compared: the running one has other features,
+    for each class that is gone. It also fails if the releases cannot be compared: the running one takes other columns,
     or (`compared` is None) does not answer.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
@@ -82,7 +82,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
         return (f"current release: {before} does not answer, so the new one cannot be compared with it",)
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
-        return (f"not worse than current: {before} has other features, so the two cannot be compared",)
+        return (f"not worse than current: {before} takes other columns, so the two cannot be compared",)
     gone = [f"not worse than current: the class {label!r} no longer exists" for label in compared.gone]
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)

@@ -72,9 +72,9 @@ class Running:
     """`device_agent compare`: the answers of the running release to the golden rows of another release."""
 
     release: ReleaseRef
-    features: tuple[str, ...]  # names of the columns of raw rows
+    features: tuple[str, ...]  # names of the columns of raw rows; with `input`, what an input is
     classes: tuple[str, ...]
-    labels: tuple[str, ...] | None  # as text; None if the running release has other features
+    labels: tuple[str, ...] | None  # as text; None if the running release cannot read the rows
     schema: int = SCHEMA
 
 
@@ -85,7 +85,7 @@ class Compared:
     release: str  # digest of the running release
     name: str  # of the running release, as `version`
     version: str
-    fits: bool  # false if the two have other features: then nothing was compared
+    fits: bool  # false if the two take other columns: then nothing was compared
     classes: tuple[ClassChange, ...] = ()
     gone: tuple[str, ...] = ()  # labels that the new release does not have
     flips: tuple[Flip, ...] = ()  # the most frequent changes of a label, also of rows of unknown class
@@ -150,7 +150,7 @@ class Certificate:
     largest_distance_error: float  # greatest difference from a distance of the float64 reference
     accuracy: float | None  # share of right answers, each class by its share of all held-out rows; None: not measured
     accuracy_rows: int
-    accepted: float | None  # share of evaluation rows that were not "unknown"
+    accepted: float | None  # share of evaluation rows that were not "unknown", weighted as `accuracy`
     confusion: tuple[tuple[int, ...], ...]  # [t][p]: evaluation rows of class t answered p; last column: "unknown"
     latency: Latency | None
     runtime: RuntimeInfo

@@ -65,7 +65,7 @@ def test_nothing_is_said_where_nothing_was_compared() -> None:
     assert not [line for line, _ in changes.evaluation_lines(report, lambda _: ROWS) if " -> " in line]
     other = run(replace(FALLS, fits=False, classes=(), gone=(), flips=()))
     assert changes.change_lines(other.devices[0].certificate.compared) == [  # type: ignore[union-attr]
-        ("fruit 1.3.0 has other features, so the new release cannot be compared with it", "warn")
+        ("fruit 1.3.0 takes other columns, so the new release cannot be compared with it", "warn")
     ]
 
 

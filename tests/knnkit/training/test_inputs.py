@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from PIL import Image as Pillow
 from support import stages
 from support.releases import Releases
 
+from device_agent.shared.embedding.decode import from_json
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.input_info import Audio, Input
+from device_agent.shared.protocol.input_info import Audio, Image, Input
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.config import parse
 from knnkit.data.dataset import dataset
@@ -187,3 +189,14 @@ def test_golden_sounds_of_many_lengths_fit_a_release(tmp_path: Path, monkeypatch
     raw = list_files([tmp_path / "*" / "*.npy"], "label", None, None)
     made = Embedder(Input(audio=Audio(8_000)), {}, dict(zip(raw.names, raw.paths)))
     assert made.most_golden(raw.dataset()) == 13
+
+
+def test_some_golden_pictures_are_resized_by_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        np.save(tmp_path / "a" / f"{number}.npy", np.full((90, 70, 3), 9 + number, np.uint8))
+    raw = list_files([tmp_path / "*" / "*.npy"], "label", None, None)
+    made = Embedder(Input(image=Image((12, 10), 3)), {}, dict(zip(raw.names, raw.paths)))
+    monkeypatch.setattr(inputs, "GOLDEN_BYTES", 4 * 45_000)
+    found = [from_json(json.loads(line)["input"], made.input) for line in made.lines(raw.dataset()).splitlines()]
+    assert [len(pixels) for pixels in found] == [90, 90, 12, 12]
