@@ -342,7 +342,7 @@ def open_text(file: Path) -> IO[Any]:
 
 
 def text_blocks(stream: IO[Any]) -> Iterator[bytes]:
-    """Yields blocks of complete lines (LF, CRLF, CR, or CRCRLF as of Windows), as UTF-8 with a newline after each."""
+    """Yields blocks of complete lines of an open file, as UTF-8; LF, CRLF, CR or CRCRLF after a line becomes LF."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found
         if b"\r" in block:

@@ -20,6 +20,7 @@ from knnkit.config.parse import Config, TargetConfig, split_address
 from knnkit.errors import UsageError
 from knnkit.transport.address import Address, Typed
 
+#: In a hint of the agent: its own `rollback`, with the path of its Python and its root, quoted or not.
 _OWN_ROLLBACK = re.compile(
     r"(?:'[^']*python'|[^\s'`]*python) -m device_agent rollback(?: --root (?:'[^']*'|[^\s'`;]+))?"
 )

@@ -124,9 +124,12 @@ class Embedder:
         elif rows.ids is not None:
             for values in (self._array(self.paths[name]) for name in rows.ids.tolist()):
                 small = values if self.input.image is None else picture.shrunk(values, self.input.image)
-                fits = values.nbytes - small.nbytes <= spare
-                spare -= (values.nbytes - small.nbytes) * fits
-                yield values if fits else small
+                saved = values.nbytes - small.nbytes
+                if saved <= spare:
+                    spare -= saved
+                    yield values
+                else:
+                    yield small
 
     def _array(self, path: Path) -> NDArray[Any]:
         found, sound = _read(lambda path: read_array(path, self.input), path), self.input.audio

@@ -107,7 +107,8 @@ class Facts:
         if self.mount is not None and "ro" in self.mount.options.split(","):
             hint = f"sudo mount -o remount,rw {shlex.quote(self.mount.point)} on the board; or choose another `root`"
             return f"{self.root} is on a file system that is mounted read-only (at {self.mount.point})", hint
-        own = f"sudo mkdir -p {(root := shlex.quote(self.root))} && sudo chown -R $USER {root}"  # it may be missing
+        root = shlex.quote(self.root)  # it may be missing
+        own = f"sudo mkdir -p {root} && sudo chown -R $USER {root}"
         return f"{self.root} cannot be written", f"on the board: {own}; or choose another `root`"
 
     @property

@@ -264,8 +264,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
         A measure is a squared distance (for Manhattan, a distance); `kth` is that of the k-th row. `base` (distances)
         and `blur` (error that the steps add to a row) are those of `_certain`. Without steps, the limit is above `kth`
-        by `Search.gap`. With steps, it is computed from the k-th distance: `_gap`, 8 u for the root and the
-        square (u: unit roundoff of float32), and 4 blur, because each of the two distances may be off by 2 blur.
+        by `Search.gap`. With steps, it is the measure of the k-th distance, which is raised by `_gap`, by 8 u for
+        the root and the square (u: unit roundoff of float32), and by 4 blur: each of the two distances may be off by 2.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
